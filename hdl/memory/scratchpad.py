@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scratchpad of a tile: MX blocks in independent banks.
+
+Three readers and one writer are served a cycle.  A bank (chosen by the top
+address bits) has one read and one write port, so readers of different banks do
+not meet.  Where they do, operand A goes before operand B, and B before the
+shared third port, on which the vector unit goes before the statistics scan, the
+gather network and the host.  Of the writers one goes a cycle: exp unit, vector
+unit, gather network, host.
+
+A read accepted in a cycle gives its data `SCRATCHPAD_LATENCY` cycles later.  A
+write accepted in a cycle is seen by reads accepted two cycles later and on.
+"""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In
+from amaranth.utils import exact_log2
+
+from afternorm.config import Config
+from hdl.interfaces import EXPONENT_BITS, block_layout, scratchpad_read, scratchpad_write
+
+READERS = ("a", "b", "vector", "scan", "gather", "host")
+WRITERS = ("exp", "vector", "gather", "host")
+
+
+class Scratchpad(wiring.Component):
+    """Scratchpad of MX blocks.
+
+    Parameters
+    ----------
+    config : sizes; `scratchpad_depth` blocks in `scratchpad_banks` banks.
+
+    Members
+    -------
+    read_a, read_b, read_vector, read_scan, read_gather, read_host : read ports, one block
+        a request; `ready` says that the request is accepted.
+    write_exp, write_vector, write_gather, write_host : write ports, one block a transfer.
+    host_mantissas, host_exponent : in. Which half of a block the host writes.
+    """
+
+    def __init__(self, *, config: Config):
+        self.config = config
+        reads = {f"read_{name}": In(scratchpad_read(config)) for name in READERS}
+        writes = {f"write_{name}": In(scratchpad_write(config)) for name in WRITERS}
+        super().__init__({**reads, **writes, "host_mantissas": In(1), "host_exponent": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        bank_bits = exact_log2(c.scratchpad_banks)
+        word_bits = exact_log2(c.scratchpad_depth) - bank_bits
+        layout = block_layout(c.block)
+
+        # Writers: the first in the list that asks is registered, then written.
+        write_valid, write_address, write_data = (
+            Signal(),
+            Signal(bank_bits + word_bits),
+            Signal(layout),
+        )
+        write_mantissas, write_exponent = Signal(), Signal()
+        taken = Const(0)
+        for name in WRITERS:
+            port = getattr(self, f"write_{name}")
+            m.d.comb += port.ready.eq(~taken)
+            with m.If(port.valid & port.ready):
+                m.d.sync += [write_address.eq(port.address), write_data.eq(port.data)]
+            taken = taken | port.valid
+        host = self.write_host.valid & self.write_host.ready
+        m.d.sync += [
+            write_valid.eq(taken),
+            write_mantissas.eq(~host | self.host_mantissas),
+            write_exponent.eq(~host | self.host_exponent),
+        ]
+
+        # Readers: three ports reach the banks; the third one is shared.
+        third, third_address = Signal(), Signal(bank_bits + word_bits)
+        third_ready = Signal()
+        taken = Const(0)
+        for name in READERS[2:]:
+            port = getattr(self, f"read_{name}")
+            m.d.comb += port.ready.eq(third_ready & ~taken)
+            with m.If(port.valid & ~taken):
+                m.d.comb += third_address.eq(port.address)
+            taken = taken | port.valid
+        m.d.comb += third.eq(taken)
+
+        requests = [
+            (self.read_a.valid, self.read_a.address, self.read_a.ready),
+            (self.read_b.valid, self.read_b.address, self.read_b.ready),
+            (third, third_address, third_ready),
+        ]
+        bank_of = [address[word_bits:] for _, address, _ in requests]
+        for index, (_, _, ready) in enumerate(requests):
+            m.d.comb += ready.eq(
+                ~Cat(
+                    requests[other][0] & (bank_of[other] == bank_of[index])
+                    for other in range(index)
+                ).any()
+            )
+
+        words = []
+        for bank in range(c.scratchpad_banks):
+            m.submodules[f"mantissas{bank}"] = mantissas = Memory(
+                shape=unsigned(8 * c.block), depth=1 << word_bits, init=[]
+            )
+            m.submodules[f"exponents{bank}"] = exponents = Memory(
+                shape=unsigned(EXPONENT_BITS), depth=1 << word_bits, init=[]
+            )
+            halves = []
+            for memory, enable, value in (
+                (mantissas, write_mantissas, write_data.mantissas.as_value()),
+                (exponents, write_exponent, write_data.exponent.as_unsigned()),
+            ):
+                write, read = memory.write_port(), memory.read_port()
+                m.d.comb += [
+                    write.en.eq(
+                        write_valid & enable & (write_address[word_bits:] == bank)
+                    ),
+                    write.addr.eq(write_address[:word_bits]),
+                    write.data.eq(value),
+                ]
+                # The request of lowest priority is assigned first, so that others override it.
+                m.d.comb += read.en.eq(0)
+                for index in reversed(range(len(requests))):
+                    valid, address, _ = requests[index]
+                    with m.If(valid & (bank_of[index] == bank)):
+                        m.d.comb += [read.en.eq(1), read.addr.eq(address[:word_bits])]
+                halves.append(read.data)
+            words.append(Cat(*halves))
+
+        for index in range(len(requests)):
+            bank, value = Signal(bank_bits), Signal(layout)
+            m.d.sync += bank.eq(bank_of[index])
+            m.d.sync += value.as_value().eq(Array(words)[bank])
+            ports = ("a", "b")[index : index + 1] or READERS[2:]
+            for name in ports:
+                m.d.comb += getattr(self, f"read_{name}").data.eq(value)
+        return m

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine's front end: its queue, the wait for semaphores, and the signals when it is done.
+
+Instructions leave the queue in order.  The head is granted its semaphores as
+soon as they count, even while the engine still works on earlier instructions,
+so that an engine that takes its next instruction early never waits for a grant.
+What an instruction signals is kept until the engine's `done` (and `early`)
+pulse, which come in order too.  A SYNC does not reach the engine: it passes when
+all earlier instructions are done, and then signals.
+
+From the queue's output to the engine are two cycles.
+"""
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from afternorm.config import Config
+from afternorm.isa import SIGNALS, WAITS, Opcode
+from hdl.interfaces import engine_payload
+
+INDEX_BITS = 16
+IN_FLIGHT = 8
+"""Instructions of an engine that are granted and not done."""
+
+
+def queue_payload(*opcodes: Opcode) -> data.StructLayout:
+    """What waits in a queue: semaphore fields, the index in the program, the instruction."""
+    return data.StructLayout(
+        {
+            "waits": data.ArrayLayout(6, WAITS),
+            "signals": data.ArrayLayout(6, SIGNALS),
+            "early": 6,
+            "index": INDEX_BITS,
+            "instruction": engine_payload(*opcodes),
+        }
+    )
+
+
+class Frontend(wiring.Component):
+    """Queue and semaphores of one engine.
+
+    Parameters
+    ----------
+    config : sizes.
+    opcodes : what the engine executes.
+
+    Members
+    -------
+    i : stream in. Checked instructions in program order.
+    o : stream out. To the engine.
+    early, done : in. The engine's pulses.
+    ask, ask_set, grant : the semaphores' side; see `hdl.scheduler.semaphores`.
+    signal, signal_early : out. Sets of semaphores that get a signal in this cycle.
+    halt : in. Grant and issue nothing more.
+    waiting, starved, idle : out. The head waits for semaphores; nothing is queued or
+        granted; nothing is queued, granted or in flight.
+    index : out. Of the instruction at the head.
+    """
+
+    def __init__(self, *, config: Config, opcodes: tuple[Opcode, ...]):
+        self.config = config
+        self.opcodes = opcodes
+        self.payload = queue_payload(*opcodes)
+        semaphores = config.semaphores
+        super().__init__(
+            {
+                "i": In(stream.Signature(self.payload)),
+                "o": Out(stream.Signature(engine_payload(*opcodes))),
+                "early": In(1),
+                "done": In(1),
+                "ask": Out(1),
+                "ask_set": Out(semaphores),
+                "grant": In(1),
+                "signal": Out(semaphores),
+                "signal_early": Out(semaphores),
+                "halt": In(1),
+                "waiting": Out(1),
+                "starved": Out(1),
+                "idle": Out(1),
+                "index": Out(INDEX_BITS),
+            }
+        )
+
+    def _set(self, *fields) -> Value:
+        """The set of semaphores that these fields name."""
+        names = range(1, self.config.semaphores + 1)
+        return Cat(Cat(field == name for field in fields).any() for name in names)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = SyncFIFOBuffered(
+            width=self.payload.size, depth=self.config.queue_depth
+        )
+        m.d.comb += [
+            queue.w_en.eq(self.i.valid),
+            queue.w_data.eq(self.i.payload.as_value()),
+            self.i.ready.eq(queue.w_rdy),
+        ]
+
+        # The head: its set of semaphores is decoded on the way in.
+        head, head_valid, head_set = Signal(self.payload), Signal(), Signal.like(self.ask_set)
+        granted, granted_valid = Signal(self.payload), Signal()
+        leave, enter = Signal(), Signal()
+        queued = self.payload(queue.r_data)
+        m.d.comb += [
+            enter.eq(queue.r_rdy & (~head_valid | leave)),
+            queue.r_en.eq(enter),
+        ]
+        with m.If(enter):
+            m.d.sync += [head.eq(queued), head_set.eq(self._set(*queued.waits))]
+        m.d.sync += head_valid.eq(enter | (head_valid & ~leave))
+
+        issue = Signal()
+        in_flight = Signal(range(IN_FLIGHT + 1))
+        room = in_flight != IN_FLIGHT
+        m.d.comb += [
+            self.ask.eq(head_valid & (~granted_valid | issue) & room & ~self.halt),
+            self.ask_set.eq(head_set),
+            leave.eq(self.ask & self.grant),
+            self.index.eq(head.index),
+        ]
+        with m.If(leave):
+            m.d.sync += granted.eq(head)
+        m.d.sync += granted_valid.eq(leave | (granted_valid & ~issue))
+
+        # In flight from the grant on (an engine may pulse `early` before it lets go of the
+        # instruction): what to signal when the engine is done.
+        is_sync = granted.instruction.opcode == Opcode.SYNC
+        m.submodules.pending = pending = SyncFIFOBuffered(width=6 * SIGNALS, depth=IN_FLIGHT)
+        m.submodules.earlies = earlies = SyncFIFOBuffered(width=6, depth=IN_FLIGHT)
+        sync_passes = granted_valid & is_sync & (in_flight == 0) & ~self.halt
+        m.d.comb += [
+            self.o.valid.eq(granted_valid & ~is_sync & ~self.halt),
+            self.o.payload.eq(granted.instruction),
+            issue.eq((self.o.valid & self.o.ready) | sync_passes),
+        ]
+        enters = leave & (head.instruction.opcode != Opcode.SYNC)
+        m.d.comb += [
+            pending.w_en.eq(enters),
+            pending.w_data.eq(head.signals.as_value()),
+            pending.r_en.eq(self.done),
+            earlies.w_en.eq(enters),
+            earlies.w_data.eq(head.early),
+            earlies.r_en.eq(self.early),
+        ]
+        m.d.sync += in_flight.eq(in_flight + enters - self.done)
+
+        finished = data.ArrayLayout(6, SIGNALS)(pending.r_data)
+        with m.If(self.done):
+            m.d.comb += self.signal.eq(self._set(*finished))
+        with m.Elif(sync_passes):
+            m.d.comb += self.signal.eq(self._set(*granted.signals))
+        with m.If(self.early):
+            m.d.comb += self.signal_early.eq(self._set(earlies.r_data))
+        with m.Elif(sync_passes):
+            m.d.comb += self.signal_early.eq(self._set(granted.early))
+
+        m.d.comb += [
+            self.waiting.eq(head_valid & ~granted_valid & ~self.grant),
+            self.starved.eq(~head_valid & ~granted_valid & ~queue.r_rdy),
+            self.idle.eq(self.starved & (in_flight == 0)),
+        ]
+        return m

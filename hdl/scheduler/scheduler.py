@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scheduler: program memory, fetch, legality, one front end an engine, semaphores.
+
+Instructions are fetched in order, checked, and put into the queue of their
+engine; a full queue holds up those behind it.  It has no policy of its own:
+what runs beside what is decided by the program's semaphores alone.
+
+END stops the fetching; the machine is done when every engine is idle.  An
+illegal instruction stops it before it has any effect, a semaphore overflow at
+once, and a watchdog when for `watchdog_cycles` cycles nothing was granted,
+signalled, dispatched or executed.
+"""
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from afternorm.config import Config
+from afternorm.isa import (
+    ENGINE_OF,
+    GRANULE_BITS,
+    INSTRUCTION_BITS,
+    SIGNALS,
+    WAITS,
+    Engine,
+    Error,
+    Opcode,
+)
+from afternorm.memory_map import Status
+from hdl.interfaces import body_layout, engine_payload
+from hdl.scheduler.checker import HEADER_LAYOUT, Checker
+from hdl.scheduler.frontend import INDEX_BITS, Frontend
+from hdl.scheduler.semaphores import Semaphores
+
+OPCODES = {
+    engine: tuple(opcode for opcode, its in ENGINE_OF.items() if its == engine)
+    for engine in Engine
+}
+GRANULES = INSTRUCTION_BITS // GRANULE_BITS
+
+
+class Scheduler(wiring.Component):
+    """Fetches a program and feeds the engines.
+
+    Parameters
+    ----------
+    config : sizes.
+
+    Members
+    -------
+    start, start_index : in. Begin at that instruction.
+    program_valid, program_index, program_granules, program_data : in. Writes the program
+        memory, granule by granule.
+    o_<engine> : streams out, one an engine.
+    early, done, busy : in. The engines' pulses, and that they work; by engine.
+    status, error, error_index : out. See `afternorm.memory_map`.
+    waiting, starved : out. By engine, for the counters; only while the engine is not busy.
+    """
+
+    def __init__(self, *, config: Config):
+        self.config = config
+        engines = len(Engine)
+        streams = {
+            f"o_{engine.name.lower()}": Out(stream.Signature(engine_payload(*OPCODES[engine])))
+            for engine in Engine
+        }
+        super().__init__(
+            {
+                "start": In(1),
+                "start_index": In(INDEX_BITS),
+                "program_valid": In(1),
+                "program_index": In(INDEX_BITS),
+                "program_granules": In(GRANULES),
+                "program_data": In(INSTRUCTION_BITS),
+                **streams,
+                "early": In(engines),
+                "done": In(engines),
+                "busy": In(engines),
+                "status": Out(2),
+                "error": Out(3),
+                "error_index": Out(INDEX_BITS),
+                "waiting": Out(engines),
+                "starved": Out(engines),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        engines = list(Engine)
+
+        m.submodules.program = program = Memory(
+            shape=unsigned(INSTRUCTION_BITS), depth=c.program_depth, init=[]
+        )
+        write, read = program.write_port(granularity=GRANULE_BITS), program.read_port()
+        m.d.comb += [
+            write.en.eq(Mux(self.program_valid, self.program_granules, 0)),
+            write.addr.eq(self.program_index),
+            write.data.eq(self.program_data),
+        ]
+
+        m.submodules.checker = checker = Checker(config=c)
+        m.submodules.semaphores = semaphores = Semaphores(
+            count=c.semaphores, waiters=len(engines), signallers=2 * len(engines)
+        )
+        halt = Signal()
+        frontends = []
+        for engine in engines:
+            frontend = Frontend(config=c, opcodes=OPCODES[engine])
+            m.submodules[f"frontend_{engine.name.lower()}"] = frontend
+            frontends.append(frontend)
+            wiring.connect(
+                m, frontend.o, wiring.flipped(getattr(self, f"o_{engine.name.lower()}"))
+            )
+            m.d.comb += [
+                frontend.early.eq(self.early[engine]),
+                frontend.done.eq(self.done[engine]),
+                frontend.halt.eq(halt),
+                frontend.grant.eq(semaphores.grant[engine]),
+                semaphores.ask[engine].eq(frontend.ask),
+                semaphores.ask_set[engine].eq(frontend.ask_set),
+                semaphores.signal[2 * engine].eq(frontend.signal),
+                semaphores.signal[2 * engine + 1].eq(frontend.signal_early),
+                self.waiting[engine].eq(frontend.waiting & ~self.busy[engine]),
+                self.starved[engine].eq(frontend.starved & ~self.busy[engine]),
+            ]
+        idle = Signal()
+        m.d.comb += idle.eq(Cat(frontend.idle for frontend in frontends).all())
+
+        index, instruction = Signal(INDEX_BITS), Signal(INSTRUCTION_BITS)
+        header = HEADER_LAYOUT(instruction[: HEADER_LAYOUT.size])
+        body = instruction[HEADER_LAYOUT.size :]
+        dispatched, wanted = Signal(), Signal(len(engines))
+        with m.Switch(header.opcode):
+            for opcode, engine in ENGINE_OF.items():
+                with m.Case(opcode):
+                    m.d.comb += wanted.eq(1 << engine)
+            with m.Case(Opcode.SYNC):
+                sync_engine = body_layout(Opcode.SYNC)(body[:3]).engine
+                m.d.comb += wanted.eq(1 << sync_engine)
+        dispatching = Signal()
+        for engine, frontend in zip(engines, frontends, strict=True):
+            queued = frontend.i.payload
+            m.d.comb += [
+                frontend.i.valid.eq(dispatching & wanted[engine]),
+                *(queued.waits[n].eq(header[f"wait{n}"]) for n in range(WAITS)),
+                *(queued.signals[n].eq(header[f"signal{n}"]) for n in range(SIGNALS)),
+                queued.early.eq(header.early),
+                queued.index.eq(index),
+                queued.instruction.opcode.eq(header.opcode),
+                queued.instruction.drain.eq(header.drain),
+                queued.instruction.body.eq(body),
+            ]
+        m.d.comb += dispatched.eq(
+            Cat(frontend.i.valid & frontend.i.ready for frontend in frontends).any()
+        )
+
+        progress, running = Signal(), Signal()
+        quiet = Signal(range(c.watchdog_cycles + 1))
+        m.d.comb += [
+            progress.eq(
+                dispatched
+                | checker.done
+                | self.busy.any()
+                | self.done.any()
+                | self.early.any()
+                | semaphores.grant.any()
+            ),
+            running.eq(self.status == Status.RUNNING),
+            halt.eq(~running),
+            read.en.eq(1),
+            read.addr.eq(index),
+            checker.instruction.eq(instruction),
+        ]
+        with m.If(progress | ~running):
+            m.d.sync += quiet.eq(0)
+        with m.Else():
+            m.d.sync += quiet.eq(quiet + 1)
+        expired = quiet == c.watchdog_cycles
+
+        def stop(code: Error, at) -> None:
+            m.d.sync += [
+                self.status.eq(Status.ERROR),
+                self.error.eq(code),
+                self.error_index.eq(at),
+            ]
+
+        # Of the heads that wait when the watchdog expires, the oldest is to blame.
+        oldest = Mux(frontends[0].waiting, frontends[0].index, (1 << INDEX_BITS) - 1)
+        for frontend in frontends[1:]:
+            younger = ~frontend.waiting | (frontend.index > oldest)
+            oldest = Mux(younger, oldest, frontend.index)
+        blamed = Signal(INDEX_BITS)
+        m.d.sync += blamed.eq(oldest)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [
+                        index.eq(self.start_index),
+                        self.status.eq(Status.RUNNING),
+                        self.error.eq(Error.NONE),
+                        self.error_index.eq(0),
+                    ]
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.sync += instruction.eq(read.data)
+                m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.comb += checker.start.eq(1)
+                m.next = "VERDICT"
+            with m.State("VERDICT"):
+                with m.If(checker.done):
+                    with m.If(~running):
+                        m.next = "STOPPED"
+                    with m.Elif(checker.error != Error.NONE):
+                        stop(checker.error, index)
+                        m.next = "STOPPED"
+                    with m.Elif(header.opcode == Opcode.END):
+                        m.next = "FINISH"
+                    with m.Else():
+                        m.next = "DISPATCH"
+            with m.State("DISPATCH"):
+                m.d.comb += dispatching.eq(running)
+                with m.If(dispatched):
+                    m.d.sync += index.eq(index + 1)
+                    m.next = "FETCH"
+            with m.State("FINISH"):
+                with m.If(running & idle & ~self.busy.any()):
+                    m.d.sync += self.status.eq(Status.DONE)
+                    m.next = "IDLE"
+            with m.State("STOPPED"):
+                pass  # until reset
+        with m.If(running & semaphores.overflow):
+            stop(Error.SEMAPHORE, index)
+        with m.If(running & expired):
+            stop(Error.DEADLOCK, blamed)
+        return m
