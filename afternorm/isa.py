@@ -62,7 +62,8 @@ class Scale(IntEnum):
     RMS = 1
     """scale0 = 1 / sqrt(s2 * inv_d + eps), scale1 = 0"""
     LAYER = 2
-    """mu = s1 * inv_d, scale0 = 1 / sqrt(max(s2 * inv_d - mu * mu, 0) + eps), scale1 = -mu * scale0"""
+    """With mu = s1 * inv_d: scale0 = 1 / sqrt(max(s2 * inv_d - mu * mu, 0) + eps),
+    scale1 = -mu * scale0."""
     SUM = 3
     """scale0 = s1, scale1 = s2"""
 

@@ -19,6 +19,8 @@ ALL_TILES = (1 << TILE_BITS) - 1
 """As the tile of a write: every tile takes it."""
 
 COUNTER_BITS = 32
+RESET_CYCLES = 256
+"""How long a written reset bit holds the machine, so that every pipeline runs empty."""
 
 
 class Region(IntEnum):

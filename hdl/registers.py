@@ -12,9 +12,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from afternorm.isa import Engine, Flag
-from afternorm.memory_map import COUNTER_BITS, REGISTERS, Counter, Register, Status
-
-RESET_CYCLES = 256
+from afternorm.memory_map import COUNTER_BITS, REGISTERS, RESET_CYCLES, Counter, Register, Status
 
 
 class Registers(wiring.Component):
@@ -96,9 +94,7 @@ class Registers(wiring.Component):
         for engine in Engine:
             for kind in Counter:
                 name = kind.name.lower()
-                words.append(
-                    counter(f"{engine.name.lower()}_{name}", getattr(self, name)[engine])
-                )
+                words.append(counter(f"{engine.name.lower()}_{name}", getattr(self, name)[engine]))
         assert len(words) == REGISTERS
         m.d.sync += self.r_data.eq(Array(words)[self.index])
 

@@ -6,7 +6,8 @@ itself knows no instruction and no memory map beyond the registers.
 `afternorm.simulation` makes the one and compares the other with the golden machine.
 
 Parameters: ``job`` and ``result``, files; ``max_cycles``, the bound on the run;
-``disturb``, the probability of a host read in a cycle while the program runs.
+``disturb``, the probability of a host read in a cycle while the program runs;
+``crash_first``, whether another program is to stop the machine first, and a reset to revive it.
 """
 
 import time
@@ -16,7 +17,15 @@ import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 
-from afternorm.memory_map import ADDRESS_BITS, REGISTERS, Region, Register, address
+from afternorm.memory_map import (
+    ADDRESS_BITS,
+    REGISTERS,
+    RESET_CYCLES,
+    Region,
+    Register,
+    Status,
+    address,
+)
 from tb.stream import PERIOD_NS, parameters, rng
 
 
@@ -63,9 +72,21 @@ async def run_job(dut):
     dut.rst.value = 0
     await ClockCycles(dut.clk, 2)
 
-    for at, data in zip(job["write_address"].tolist(), job["write_data"], strict=True):
-        await host.write(at, int.from_bytes(data.tobytes(), "little"))
+    async def load(which: str) -> None:
+        words = zip(job[f"{which}_address"].tolist(), job[f"{which}_data"], strict=True)
+        for at, data in words:
+            await host.write(at, int.from_bytes(data.tobytes(), "little"))
+
     await host.write(address(Region.REGISTERS, Register.START), 0)
+    if options["crash_first"]:
+        await load("crash")
+        await host.write(address(Region.REGISTERS, Register.CONTROL), 1)
+        await with_timeout(RisingEdge(dut.interrupt), 1000 * PERIOD_NS, "ns")
+        status = await host.read(address(Region.REGISTERS, Register.STATUS))
+        assert status == Status.ERROR, "the program before the job did not stop the machine"
+        await host.write(address(Region.REGISTERS, Register.CONTROL), 2)
+        await ClockCycles(dut.clk, RESET_CYCLES + 4)
+    await load("write")
     began = time.perf_counter()
     await host.write(address(Region.REGISTERS, Register.CONTROL), 1)
     await ClockCycles(dut.clk, 3)
@@ -80,9 +101,7 @@ async def run_job(dut):
 
     if not int(dut.interrupt.value):
         other = cocotb.start_soon(disturb()) if options["disturb"] else None
-        await with_timeout(
-            RisingEdge(dut.interrupt), options["max_cycles"] * PERIOD_NS, "ns"
-        )
+        await with_timeout(RisingEdge(dut.interrupt), options["max_cycles"] * PERIOD_NS, "ns")
         if other is not None:
             await other
     seconds = time.perf_counter() - began

@@ -57,9 +57,10 @@ async def traffic(dut):
             port(name, "valid").value = int(name in pending)
         await RisingEdge(dut.clk)
         await ReadOnly()  # the requests still stand, so their readies do too
-        due, expected = [e for e in expected if e[0] == cycle], [
-            e for e in expected if e[0] != cycle
-        ]
+        due, expected = (
+            [e for e in expected if e[0] == cycle],
+            [e for e in expected if e[0] != cycle],
+        )
         for _, name, value in due:
             got = int(port(name, "data").value)
             assert got == value, f"cycle {cycle}: {name} read {got:x}, not {value:x}"

@@ -55,7 +55,7 @@ class FloatAdd(wiring.Component):
         """Cycles from operands to sum."""
         return 5
 
-    def elaborate(self, platform: object) -> Module:  # noqa: D102
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         f = self.fraction_bits
 

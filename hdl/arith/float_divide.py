@@ -64,7 +64,7 @@ class FloatDivide(wiring.Component):
     def _stages(self) -> int:
         return -(-(self.fraction_bits + 3) // self.bits_per_stage)
 
-    def elaborate(self, platform: object) -> Module:  # noqa: D102
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         f = self.fraction_bits
 

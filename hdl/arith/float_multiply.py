@@ -47,7 +47,7 @@ class FloatMultiply(wiring.Component):
         """Cycles from operands to product."""
         return 4
 
-    def elaborate(self, platform: object) -> Module:  # noqa: D102
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         f = self.fraction_bits
 

@@ -53,7 +53,7 @@ class FloatSqrt(wiring.Component):
     def _stages(self) -> int:
         return -(-(self.fraction_bits + 1) // self.bits_per_stage)
 
-    def elaborate(self, platform: object) -> Module:  # noqa: D102
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         f = self.fraction_bits
 

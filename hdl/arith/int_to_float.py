@@ -66,7 +66,7 @@ class IntToFloat(wiring.Component):
         """Cycles by which the rounding bits come after the shift."""
         return int(self.width - self.fraction_bits - 2 > 8)
 
-    def elaborate(self, platform: object) -> Module:  # noqa: D102
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         f = self.fraction_bits
 

@@ -115,9 +115,7 @@ class Scratchpad(wiring.Component):
             ):
                 write, read = memory.write_port(), memory.read_port()
                 m.d.comb += [
-                    write.en.eq(
-                        write_valid & enable & (write_address[word_bits:] == bank)
-                    ),
+                    write.en.eq(write_valid & enable & (write_address[word_bits:] == bank)),
                     write.addr.eq(write_address[:word_bits]),
                     write.data.eq(value),
                 ]

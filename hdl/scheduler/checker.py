@@ -66,7 +66,7 @@ class Checker(wiring.Component):
 
         # One step an address term: its factors, the base on an extent's first
         # term, and the bound on its last.
-        step, phase = Signal(range(64)), Signal()
+        step = Signal(range(64))
         factor, stride = Signal(16), Signal(20)
         base, depth = Signal(SUM_BITS), Signal(SUM_BITS)
         first, last, enabled, finished = Signal(), Signal(), Signal(), Signal()

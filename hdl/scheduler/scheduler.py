@@ -34,8 +34,7 @@ from hdl.scheduler.frontend import INDEX_BITS, Frontend
 from hdl.scheduler.semaphores import Semaphores
 
 OPCODES = {
-    engine: tuple(opcode for opcode, its in ENGINE_OF.items() if its == engine)
-    for engine in Engine
+    engine: tuple(opcode for opcode, its in ENGINE_OF.items() if its == engine) for engine in Engine
 }
 GRANULES = INSTRUCTION_BITS // GRANULE_BITS
 
@@ -110,9 +109,7 @@ class Scheduler(wiring.Component):
             frontend = Frontend(config=c, opcodes=OPCODES[engine])
             m.submodules[f"frontend_{engine.name.lower()}"] = frontend
             frontends.append(frontend)
-            wiring.connect(
-                m, frontend.o, wiring.flipped(getattr(self, f"o_{engine.name.lower()}"))
-            )
+            wiring.connect(m, frontend.o, wiring.flipped(getattr(self, f"o_{engine.name.lower()}")))
             m.d.comb += [
                 frontend.early.eq(self.early[engine]),
                 frontend.done.eq(self.done[engine]),

@@ -59,9 +59,7 @@ class Semaphores(wiring.Component):
             granted = Signal(name=f"granted{waiter}")
             m.d.comb += [
                 granted.eq(
-                    self.ask[waiter]
-                    & ~(wanted & ~available).any()
-                    & ~(wanted & claimed).any()
+                    self.ask[waiter] & ~(wanted & ~available).any() & ~(wanted & claimed).any()
                 ),
                 self.grant[waiter].eq(granted),
             ]

