@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# make setup | demo | test | test-all | lint | clean
+# make setup | demo | test | test-all | targets | lint | clean
 #
 # CHECKPOINT=FILE   llama2.c checkpoint of the demo (default: stories260K.bin in AFTERNORM_MODELS)
 # PRESET=NAME       accelerator of the demo (default: small)
@@ -25,7 +25,7 @@ INPUT = $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)",--arch llama)
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all targets lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -53,6 +53,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(PYTEST)
+
+# Cycles of products, norms and attention under all schedules, as the tests assert them.
+targets: $(STAMP)
+	$(BIN)/python -m pytest tests/system/test_targets.py -q -rP
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -335,15 +335,8 @@ def compare(job: Job, outcome: Outcome, machine: Machine) -> Comparison:
     return Comparison(words, mismatches, first)
 
 
-def build(
-    config: Config, *, simulator: Simulator = "verilator", waves: bool = False, fast: bool = True
-) -> Any:
+def build(config: Config, *, simulator: Simulator = "verilator", waves: bool = False) -> Any:
     """Compile the accelerator of a configuration for a simulator, or take it from the cache.
-
-    Parameters
-    ----------
-    fast
-        Compile for speed; else for a quick build.
 
     Returns
     -------
@@ -356,8 +349,9 @@ def build(
     """
     # RTL is imported where it is needed: the golden machine and the compiler do without.
     from hdl.accelerator import Accelerator
-    from tb import runner
+    from tb.emission import emitted
+    from tb.runner import build_verilog
 
-    return runner.build(
-        Accelerator(config=config), name="afternorm", simulator=simulator, waves=waves, fast=fast
-    )
+    name = "afternorm"
+    verilog = emitted(Accelerator, name=name, config=config)
+    return build_verilog(verilog, name=name, simulator=simulator, waves=waves)

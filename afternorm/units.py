@@ -41,7 +41,7 @@ def _float(config: Config) -> dict[str, Any]:
 
 def _vector(config: Config) -> dict[str, Any]:
     tree_latency = import_module("hdl.reduce.tree").tree_latency(config)
-    return {**_tile(config), "tree_latency": tree_latency}
+    return {**_config(config), "tree_latency": tree_latency}
 
 
 def _psum_width(config: Config) -> int:
@@ -54,7 +54,7 @@ UNITS = {
     "scheduler": Unit("hdl.scheduler.scheduler", "Scheduler", _config),
     "gather": Unit("hdl.gather", "Gather", _config),
     "tree": Unit("hdl.reduce.tree", "ReductionTree", _config),
-    "tile": Unit("hdl.tile", "Tile", _tile),
+    "tile": Unit("hdl.tile", "Tile", _config),
     "matmul": Unit("hdl.matmul.engine", "MatmulEngine", _tile),
     "array": Unit(
         "hdl.matmul.array",

@@ -5,7 +5,6 @@ from functools import reduce
 from operator import or_
 
 from amaranth import *
-from amaranth.hdl import ResetInserter
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,6 +14,7 @@ from afternorm.memory_map import ADDRESS_BITS, Status, host_width
 from hdl.arith.delay import delay
 from hdl.gather import Gather
 from hdl.host import HostPort
+from hdl.once import once
 from hdl.reduce.tree import ReductionTree
 from hdl.registers import Registers
 from hdl.scheduler.scheduler import Scheduler
@@ -53,16 +53,22 @@ class Accelerator(wiring.Component):
         c = self.config
         m.submodules.host = host = HostPort(config=c)
         m.submodules.registers = registers = Registers()
-        reset = ResetInserter(registers.reset)
+        m.domains.machine = machine = ClockDomain(local=True)
+        m.d.comb += [
+            machine.clk.eq(ClockSignal()),
+            machine.rst.eq(ResetSignal(allow_reset_less=True) | registers.reset),
+        ]
+        in_machine = DomainRenamer("machine")
         scheduler = Scheduler(config=c)
         gather = Gather(config=c)
         tree = ReductionTree(config=c)
-        tiles = [Tile(config=c, tile=number) for number in range(c.tiles)]
-        m.submodules.scheduler = reset(scheduler)
-        m.submodules.gather = reset(gather)
-        m.submodules.tree = reset(tree)
+        tiles = [once(Tile, config=c) for _ in range(c.tiles)]
+        m.submodules.scheduler = in_machine(scheduler)
+        m.submodules.gather = in_machine(gather)
+        m.submodules.tree = in_machine(tree)
         for number, tile in enumerate(tiles):
-            m.submodules[f"tile{number}"] = reset(tile)
+            m.submodules[f"tile{number}"] = in_machine(tile)
+            m.d.comb += tile.number.eq(number)
         # All tiles do the same in every cycle: what one answers, all do.
         tile = tiles[0]
 

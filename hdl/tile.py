@@ -46,10 +46,10 @@ class Tile(wiring.Component):
     Parameters
     ----------
     config : sizes.
-    tile : the tile's number.
 
     Members
     -------
+    number : in. The tile's number, constant.
     i_<engine> : streams in. Instructions.
     early, done, busy, conflict : out. By engine.
     flags : out. Pulses.
@@ -60,9 +60,8 @@ class Tile(wiring.Component):
     host : the host's ways in.
     """
 
-    def __init__(self, *, config: Config, tile: int):
+    def __init__(self, *, config: Config):
         self.config = config
-        self.tile = tile
         streams = {}
         for engine in TILE_ENGINES:
             opcodes = [opcode for opcode, its in ENGINE_OF.items() if its == engine]
@@ -70,6 +69,7 @@ class Tile(wiring.Component):
         engines = len(TILE_ENGINES)
         super().__init__(
             {
+                "number": In(range(config.tiles)),
                 **streams,
                 "early": Out(engines),
                 "done": Out(engines),
@@ -91,14 +91,12 @@ class Tile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        m.submodules.reduce = reduce = ReduceEngine(config=c, tile=self.tile)
+        m.submodules.reduce = reduce = ReduceEngine(config=c, tile=self.number)
         m.submodules.matmul = matmul = MatmulEngine(
-            config=c, tile=self.tile, tap_period=reduce.tap_min_period
+            config=c, tile=self.number, tap_period=reduce.tap_min_period
         )
-        m.submodules.exp = exp = ExpEngine(config=c, tile=self.tile)
-        m.submodules.vector = vector = VectorEngine(
-            config=c, tile=self.tile, tree_latency=tree_latency(c)
-        )
+        m.submodules.exp = exp = ExpEngine(config=c, tile=self.number)
+        m.submodules.vector = vector = VectorEngine(config=c, tree_latency=tree_latency(c))
         m.submodules.scratchpad = scratchpad = Scratchpad(config=c)
         m.submodules.vector_memory = vector_memory = VectorMemory(config=c)
         m.submodules.scale_memory = scale_memory = ScaleMemory(config=c)

@@ -56,7 +56,7 @@ class VectorHarness(wiring.Component):
 
     def __init__(self, *, config: Config, tree_latency: int) -> None:
         c = self.config = config
-        self.engine = VectorEngine(config=c, tile=0, tree_latency=tree_latency)
+        self.engine = VectorEngine(config=c, tree_latency=tree_latency)
         words = floats_layout(c, c.lanes)
         super().__init__(
             {

@@ -203,12 +203,13 @@ def compile_attention(
     *,
     schedule: Schedule = "deferred",
     split_keys: bool = False,
+    spread: float = 1.0,
     seed: int = 0,
 ) -> Job:
     """Attention of S rows, from q, k and vᵀ in the scratchpad to MX blocks.
 
     The tiles split the heads; with `split_keys` every tile has all heads and a slice of the keys,
-    and partial sums meet in the reduction tree.
+    and partial sums meet in the reduction tree.  `spread` is the standard deviation of the scores.
 
     Raises
     ------
@@ -220,6 +221,7 @@ def compile_attention(
         raise CapacityError(f"a head of {head_dim} features does not fit acc_width={c.acc_width}")
     rng = np.random.default_rng([seed, S, head_dim, heads, causal])
     q, k, v = rng.normal(size=(3, S, heads * head_dim))
+    q *= spread
     reference = attention(q, k, v, heads, heads, causal, None)
 
     per_tile = heads if split_keys else ceil_div(heads, c.tiles)

@@ -46,6 +46,7 @@ from hdl.interfaces import (
     scratchpad_write,
 )
 from hdl.mx import MXQuantizer, element_layout
+from hdl.once import once
 
 SETUP_CYCLES = 3
 """Cycles in which an instruction's constants are computed, beside the one before it."""
@@ -62,8 +63,8 @@ class ExpEngine(wiring.Component):
     ----------
     config : Config
         Sizes of the accelerator.
-    tile : int
-        This tile's number.
+    tile : int | Value
+        This tile's number: an integer or a constant value.
 
     Members
     -------
@@ -84,13 +85,16 @@ class ExpEngine(wiring.Component):
         Blocks that are begun while `p` is not ready.
     """
 
-    def __init__(self, config: Config, tile: int) -> None:
-        check_range("tile", tile, 0, config.tiles - 1)
+    def __init__(self, config: Config, tile: int | Value) -> None:
+        if isinstance(tile, int):
+            check_range("tile", tile, 0, config.tiles - 1)
         self.config = config
         self.tile = tile
         self.lanes = min(config.columns, config.block)
-        self._splitters = [ExpLane(fraction_bits=config.fraction_bits) for _ in range(self.lanes)]
-        self._tables = [ExpTable() for _ in range(self.lanes // PORTS)]
+        self._splitters = [
+            once(ExpLane, fraction_bits=config.fraction_bits) for _ in range(self.lanes)
+        ]
+        self._tables = [once(ExpTable) for _ in range(self.lanes // PORTS)]
         self._quantizer = MXQuantizer(
             block=config.block, lanes=self.lanes, significand_bits=SIGNIFICAND_BITS
         )
@@ -326,12 +330,11 @@ class ExpEngine(wiring.Component):
         return m
 
 
-def _times(value: Value, factor: int) -> Value:
+def _times(value: Value, factor: int | Value) -> Value:
     """``value * factor`` by additions: no multiplier for so small a constant."""
     total: Value = Const(0)
-    for bit in range(factor.bit_length()):
-        if factor >> bit & 1:
-            total = total + (value << bit)
+    for bit, takes in enumerate(Value.cast(factor)):
+        total = total + Mux(takes, value << bit, 0)
     return total
 
 

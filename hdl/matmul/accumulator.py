@@ -25,6 +25,7 @@ from hdl.matmul.column import (
     accumulator_address,
     accumulator_depth,
 )
+from hdl.once import once
 
 
 def row_layout(config: Config) -> data.StructLayout:
@@ -76,7 +77,8 @@ class Accumulators(wiring.Component):
     def __init__(self, *, config: Config, dot_width: int) -> None:
         self.config = config
         self._columns = [
-            AccumulatorColumn(config=config, dot_width=dot_width) for _ in range(config.columns)
+            once(AccumulatorColumn, config=config, dot_width=dot_width)
+            for _ in range(config.columns)
         ]
         super().__init__(
             {

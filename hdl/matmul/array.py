@@ -30,6 +30,7 @@ from hdl.interfaces import EXPONENT_BITS, block_layout
 from hdl.matmul.exponent import ExponentElement
 from hdl.matmul.pe import ProcessingElement
 from hdl.memory.delay_line import delay_line
+from hdl.once import once
 
 PRODUCT_SHIFT = 12
 """Fraction bits of a product: an MX mantissa has six."""
@@ -113,8 +114,8 @@ class SystolicArray(wiring.Component):
             a = delay_line(m, self.a.mantissas[r], r, name=f"a_skew_{r}")
             b = delay_line(m, self.b.mantissas[r], r, name=f"b_skew_{r}")
             for c in range(columns):
-                pe = ProcessingElement(
-                    psum_width=psum_width(max(r, 1)), sum_width=psum_width(r + 1)
+                pe = once(
+                    ProcessingElement, psum_width=psum_width(max(r, 1)), sum_width=psum_width(r + 1)
                 )
                 m.submodules[f"pe_{r}_{c}"] = pe
                 m.d.comb += [
@@ -136,7 +137,7 @@ class SystolicArray(wiring.Component):
         b = delay_line(m, self.b.exponent, depth, name="b_skew_exponent")
         shift = delay(m, shift, depth - self.rows, name="shift_exponent")
         for c in range(columns):
-            element = ExponentElement(a_width=EXPONENT_BITS + 1, b_width=EXPONENT_BITS)
+            element = once(ExponentElement, a_width=EXPONENT_BITS + 1, b_width=EXPONENT_BITS)
             m.submodules[f"exponent_{c}"] = element
             m.d.comb += [
                 element.i_a.eq(a),

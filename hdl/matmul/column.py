@@ -23,6 +23,7 @@ from hdl.arith.delay import delay
 from hdl.arith.float_add import FloatAdd
 from hdl.arith.format import float_layout
 from hdl.arith.int_to_float import IntToFloat
+from hdl.once import once
 
 
 def accumulator_depth(config: Config) -> int:
@@ -76,8 +77,8 @@ class AccumulatorColumn(wiring.Component):
 
     def __init__(self, *, config: Config, dot_width: int) -> None:
         self.config = config
-        self._convert = IntToFloat(fraction_bits=config.fraction_bits, width=dot_width)
-        self._add = FloatAdd(fraction_bits=config.fraction_bits)
+        self._convert = once(IntToFloat, fraction_bits=config.fraction_bits, width=dot_width)
+        self._add = once(FloatAdd, fraction_bits=config.fraction_bits)
         self.depth = accumulator_depth(config)
         self.layout = float_layout(config.fraction_bits)
         bank = unsigned(ceil_log2(config.acc_banks))

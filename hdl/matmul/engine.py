@@ -50,7 +50,7 @@ class MatmulEngine(wiring.Component):
     config
         Sizes.
     tile
-        Number of this tile.
+        Number of this tile: an integer or a constant value.
     tap_period
         Cycles after which the statistics tap may see a row again; by default as many as the
         accumulators need (`Accumulators.min_period`), whose addition is the same.
@@ -79,7 +79,7 @@ class MatmulEngine(wiring.Component):
     TAP_LATENCY = SCRATCHPAD_LATENCY + 1
     """Cycles from a block's request to `tap`."""
 
-    def __init__(self, *, config: Config, tile: int, tap_period: int | None = None) -> None:
+    def __init__(self, *, config: Config, tile: int | Value, tap_period: int | None = None) -> None:
         self.config = config
         self.tile = tile
         self._array = SystolicArray(rows=config.rows, columns=config.columns)

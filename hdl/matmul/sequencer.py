@@ -73,7 +73,7 @@ class Sequencer(wiring.Component):
     config
         Sizes.
     tile
-        Number of this tile, which blocks it owns depends on it.
+        Number of this tile, which blocks it owns depends on it: an integer or a constant value.
     min_period
         Least distance of two tiles where the second adds to accumulators of the first.
     tap_period
@@ -93,8 +93,10 @@ class Sequencer(wiring.Component):
         A tile is being loaded or streamed.
     """
 
-    def __init__(self, *, config: Config, tile: int, min_period: int, tap_period: int) -> None:
-        if not 0 <= tile < config.tiles:
+    def __init__(
+        self, *, config: Config, tile: int | Value, min_period: int, tap_period: int
+    ) -> None:
+        if isinstance(tile, int) and not 0 <= tile < config.tiles:
             raise ValueError(f"tile must be 0 to {config.tiles - 1}, not {tile}")
         if min_period < 1 or tap_period < 1:
             raise ValueError(f"periods must be positive, not {min_period} and {tap_period}")
@@ -178,7 +180,7 @@ class Sequencer(wiring.Component):
             ]
 
         # -- which tile owns block k: owner = k // stat_owned, kept up to this tile and beyond
-        owner = Signal(range(self.tile + 2), reset_less=True)
+        owner = Signal(range(self.config.tiles + 1), reset_less=True)
         position = Signal(body.stat_owned.shape(), reset_less=True)
         owned = Signal()
         m.d.comb += owned.eq((weights.stat_owned == 0) | (owner == self.tile))

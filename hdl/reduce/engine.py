@@ -56,7 +56,7 @@ class ReduceEngine(wiring.Component):
     config
         Sizes.
     tile
-        Number of the tile, which says what blocks it owns.
+        Number of the tile, which says what blocks it owns: an integer or a constant value.
 
     Members
     -------
@@ -74,8 +74,8 @@ class ReduceEngine(wiring.Component):
         To the scale memory.
     """
 
-    def __init__(self, *, config: Config, tile: int) -> None:
-        if not 0 <= tile < config.tiles:
+    def __init__(self, *, config: Config, tile: int | Value) -> None:
+        if isinstance(tile, int) and not 0 <= tile < config.tiles:
             raise ValueError(f"tile must be 0 to {config.tiles - 1}, not {tile}")
         self.config = config
         self.tile = tile

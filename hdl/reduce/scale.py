@@ -34,6 +34,7 @@ from hdl.arith.float_divide import FloatDivide
 from hdl.arith.float_multiply import FloatMultiply
 from hdl.arith.float_sqrt import FloatSqrt
 from hdl.arith.format import EXPONENT_BIAS, float_layout
+from hdl.once import once
 from hdl.reduce.valid import delay_valid
 
 
@@ -84,14 +85,14 @@ class ScaleUnit(wiring.Component):
                 "zero": Out(1),
             }
         )
-        self._power = FloatMultiply(fraction_bits=fraction_bits)
-        self._mean = FloatMultiply(fraction_bits=fraction_bits)
-        self._mean_square = FloatMultiply(fraction_bits=fraction_bits)
-        self._variance = FloatAdd(fraction_bits=fraction_bits)
-        self._regular = FloatAdd(fraction_bits=fraction_bits)
-        self._root = FloatSqrt(fraction_bits=fraction_bits)
-        self._divide = FloatDivide(fraction_bits=fraction_bits)
-        self._shift = FloatMultiply(fraction_bits=fraction_bits)
+        self._power = once(FloatMultiply, fraction_bits=fraction_bits)
+        self._mean = once(FloatMultiply, fraction_bits=fraction_bits)
+        self._mean_square = once(FloatMultiply, fraction_bits=fraction_bits)
+        self._variance = once(FloatAdd, fraction_bits=fraction_bits)
+        self._regular = once(FloatAdd, fraction_bits=fraction_bits)
+        self._root = once(FloatSqrt, fraction_bits=fraction_bits)
+        self._divide = once(FloatDivide, fraction_bits=fraction_bits)
+        self._shift = once(FloatMultiply, fraction_bits=fraction_bits)
 
     def mode_latency(self, mode: Scale) -> int:
         """Cycles from a row's sums to its scales."""

@@ -30,6 +30,7 @@ from hdl.arith.float_add import FloatAdd
 from hdl.arith.format import float_layout
 from hdl.arith.int_to_float import IntToFloat
 from hdl.interfaces import ReadPort, Tap
+from hdl.once import once
 
 STATISTICS_LATENCY = 2
 """Cycles from a statistics memory read to its data."""
@@ -51,7 +52,7 @@ def statistics_read(config: Config) -> ReadPort:
 
 def tap_min_period(config: Config) -> int:
     """Cycles after which, at the earliest, a block of the same entry may pass the tap."""
-    return STATISTICS_LATENCY + FloatAdd(fraction_bits=config.fraction_bits).latency + 1
+    return STATISTICS_LATENCY + once(FloatAdd, fraction_bits=config.fraction_bits).latency + 1
 
 
 class StatisticsTap(wiring.Component):
@@ -77,11 +78,12 @@ class StatisticsTap(wiring.Component):
         super().__init__(
             {"i": In(Tap(config)), "read": In(statistics_read(config)), "overflow": Out(1)}
         )
-        self._add = [FloatAdd(fraction_bits=config.fraction_bits) for _ in range(2)]
+        self._add = [once(FloatAdd, fraction_bits=config.fraction_bits) for _ in range(2)]
         block = exact_log2(config.block)
         # |sum(m)| <= 128 * block, sum(m*m) <= 16384 * block; with a sign
         self._convert = [
-            IntToFloat(fraction_bits=config.fraction_bits, width=width + block) for width in (9, 16)
+            once(IntToFloat, fraction_bits=config.fraction_bits, width=width + block)
+            for width in (9, 16)
         ]
 
     @property

@@ -17,12 +17,13 @@ from afternorm.config import Config
 from hdl.arith.delay import delay
 from hdl.arith.float_add import FloatAdd
 from hdl.interfaces import TreePort
+from hdl.once import once
 from hdl.reduce.valid import delay_valid
 
 
 def tree_latency(config: Config) -> int:
     """Cycles from the tiles' floats to their sum."""
-    return ceil_log2(config.tiles) * FloatAdd(fraction_bits=config.fraction_bits).latency
+    return ceil_log2(config.tiles) * once(FloatAdd, fraction_bits=config.fraction_bits).latency
 
 
 class ReductionTree(wiring.Component):
@@ -70,7 +71,7 @@ class ReductionTree(wiring.Component):
             while len(level) > 1:
                 upper = []
                 for n in range(0, len(level) - 1, 2):
-                    add = FloatAdd(fraction_bits=self.config.fraction_bits)
+                    add = once(FloatAdd, fraction_bits=self.config.fraction_bits)
                     m.submodules[f"add_{lane}_{depth}_{n // 2}"] = add
                     (left, left_overflow), (right, right_overflow) = level[n : n + 2]
                     m.d.comb += [add.a.eq(left), add.b.eq(right)]

@@ -50,6 +50,7 @@ from hdl.interfaces import (
 )
 from hdl.memory.delay_line import delay_line
 from hdl.mx.quantizer import MXQuantizer, float_element
+from hdl.once import once
 from hdl.vector.lane import VectorLane, one
 from hdl.vector.walk import VectorWalk
 
@@ -67,8 +68,6 @@ class VectorEngine(wiring.Component):
     ----------
     config
         Sizes.
-    tile
-        Number of the tile.  All tiles do the same.
     tree_latency
         Cycles from ``tree.o`` to ``tree.i``, `hdl.reduce.tree.tree_latency`.
 
@@ -84,17 +83,15 @@ class VectorEngine(wiring.Component):
         Sums over the tiles.
     """
 
-    def __init__(self, *, config: Config, tile: int, tree_latency: int) -> None:
-        check_range("tile", tile, 0, config.tiles - 1)
+    def __init__(self, *, config: Config, tree_latency: int) -> None:
         check_range("tree_latency", tree_latency, 0, 256)
         self.config = config
-        self.tile = tile
         self.tree_latency = tree_latency
         f = config.fraction_bits
         self._converters = [
-            IntToFloat(fraction_bits=f, width=_MANTISSA_BITS) for _ in range(config.lanes)
+            once(IntToFloat, fraction_bits=f, width=_MANTISSA_BITS) for _ in range(config.lanes)
         ]
-        self._lanes = [VectorLane(fraction_bits=f) for _ in range(config.lanes)]
+        self._lanes = [once(VectorLane, fraction_bits=f) for _ in range(config.lanes)]
         self._quantizer = MXQuantizer(
             block=config.block, lanes=config.lanes, significand_bits=f + 1
         )

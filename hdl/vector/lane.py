@@ -25,6 +25,7 @@ from hdl.arith.delay import delay
 from hdl.arith.float_add import FloatAdd
 from hdl.arith.float_multiply import FloatMultiply
 from hdl.arith.format import EXPONENT_BIAS, float_layout
+from hdl.once import once
 from hdl.vector.function import FUNCTION_BITS, FunctionUnit
 
 
@@ -66,9 +67,9 @@ class VectorLane(wiring.Component):
     def __init__(self, *, fraction_bits: int) -> None:
         self.fraction_bits = fraction_bits
         layout = float_layout(fraction_bits)
-        self._multiply = FloatMultiply(fraction_bits=fraction_bits)
-        self._add = FloatAdd(fraction_bits=fraction_bits)
-        self._function = FunctionUnit(fraction_bits=fraction_bits)
+        self._multiply = once(FloatMultiply, fraction_bits=fraction_bits)
+        self._add = once(FloatAdd, fraction_bits=fraction_bits)
+        self._function = once(FunctionUnit, fraction_bits=fraction_bits)
         super().__init__(
             {
                 "x": In(layout),
@@ -114,9 +115,9 @@ class VectorLane(wiring.Component):
         m.submodules.multiply = multiply = self._multiply
         m.submodules.add = add = self._add
         m.submodules.function = function = self._function
-        m.submodules.pair_multiply = pair_multiply = FloatMultiply(fraction_bits=f)
-        m.submodules.partner_multiply = partner_multiply = FloatMultiply(fraction_bits=f)
-        m.submodules.pair_add = pair_add = FloatAdd(fraction_bits=f)
+        m.submodules.pair_multiply = pair_multiply = once(FloatMultiply, fraction_bits=f)
+        m.submodules.partner_multiply = partner_multiply = once(FloatMultiply, fraction_bits=f)
+        m.submodules.pair_add = pair_add = once(FloatAdd, fraction_bits=f)
 
         held = Signal(layout, reset_less=True)
         held_overflow = Signal(reset_less=True)

@@ -108,7 +108,7 @@ def test_unreadable_toml(tmp_path: Path) -> None:
 def test_memory_bits() -> None:
     config = preset("tiny")
     bits = memory_bits(config)
-    assert bits["scratchpad"] == 4096 * (8 * 8 + 10)
+    assert bits["scratchpad"] == config.scratchpad_depth * (8 * 8 + 10)
     assert bits["accumulators"] == 4 * 16 * 16 * 26
     doubled = memory_bits(config.with_(tiles=2))
     for memory, size in bits.items():

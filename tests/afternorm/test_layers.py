@@ -184,7 +184,7 @@ def test_no_normalization_leaves_it_out() -> None:
 
 def test_capacity_errors_say_how_much() -> None:
     layer = seeded_layer("llama", 0, dim=128, heads=8, hidden=512)
-    with pytest.raises(CapacityError, match=r"\d+ scratchpad blocks of 4096.* in each tile"):
+    with pytest.raises(CapacityError, match=r"\d+ scratchpad blocks of 8192.* in each tile"):
         compile_layer(TINY, layer, seeded_input(layer, 0, 32), "deferred")
     wide = seeded_layer("gpt2", 0, dim=40, heads=1)
     with pytest.raises(CapacityError, match="head of 40 features does not fit acc_width=16"):

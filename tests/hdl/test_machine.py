@@ -8,59 +8,33 @@ import numpy as np
 import pytest
 
 from afternorm.compiler.assembler import Assembler
-from afternorm.config import Config, preset
 from afternorm.isa import Engine, Error, Instruction, Opcode
 from afternorm.job import Image, Job
 from afternorm.memory_map import Status
 from afternorm.simulation import build, compare, run_golden, run_rtl
 from golden.machine import MachineError
+from tb.machine import CONFIGS, TINY, run_exact
 from tb.random_program import random_job
-from tb.runner import Built
 
-TINY = preset("tiny")
-# Tiles, block sizes and formats, each value of one with several of the others.
-CONFIGS = {
-    "tiny": TINY,
-    "T2-B16-F9": TINY.with_(tiles=2, block=16, fraction_bits=9, columns=8),
-    "T3-B8-F23": TINY.with_(tiles=3, fraction_bits=23, columns=16, acc_width=32),
-    "T4-B32-F15": TINY.with_(tiles=4, block=32, columns=8, lanes=2, acc_width=32),
-}
 PROGRAMS = 12
-
-
-def built(config: Config) -> Built:
-    """The compiled accelerator: short runs, so what is built soonest."""
-    result = build(config, fast=False)
-    assert isinstance(result, Built)
-    return result
-
-
-def check(job: Job, seed: int, disturb: float = 0.0) -> None:
-    """Run a job on RTL and golden machine, and compare everything."""
-    golden = run_golden(job)
-    outcome = run_rtl(job, built(job.config), seed=seed, disturb=disturb, max_cycles=500_000)
-    assert outcome.status == Status.DONE, f"{outcome.error.name} at {outcome.error_index}"
-    comparison = compare(job, outcome, golden)
-    assert comparison.mismatches == 0, f"seed {seed}: {comparison.first}"
-    assert comparison.words > len(job.program)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_programs(name: str, seed: int) -> None:
     for number in range(PROGRAMS):
-        check(random_job(CONFIGS[name], seed + number), seed + number)
+        run_exact(random_job(CONFIGS[name], seed + number), seed + number)
 
 
 def test_host_reads_do_not_disturb(seed: int) -> None:
     """Host reads while a program runs change neither results nor, on several tiles, lock-step."""
     for number in range(3):
-        check(random_job(CONFIGS["T2-B16-F9"], seed + number), seed + number, disturb=0.5)
+        run_exact(random_job(CONFIGS["T2-B16-F9"], seed + number), seed + number, disturb=0.5)
 
 
 def test_comparison_sees_a_flipped_bit(seed: int) -> None:
     job = random_job(TINY, seed)
     golden = run_golden(job)
-    outcome = run_rtl(job, built(TINY), seed=seed)
+    outcome = run_rtl(job, build(TINY), seed=seed)
     memory, words = next((m, w) for m, w in job.written.items() if len(w))
     target = {0: outcome.image.mantissas, 1: outcome.image.vector, 2: outcome.scales}[memory]
     value = target[0, words[0]].flat[0]
@@ -104,7 +78,7 @@ def test_stops(instruction: Instruction, code: Error, seed: int) -> None:
     with pytest.raises(MachineError) as caught:
         run_golden(job)
     assert (caught.value.code, caught.value.index) == (code, 2)
-    outcome = run_rtl(job, built(TINY), seed=seed, max_cycles=20_000)
+    outcome = run_rtl(job, build(TINY), seed=seed, max_cycles=20_000)
     assert outcome.status == Status.ERROR
     assert (outcome.error, outcome.error_index) == (code, 2)
 
@@ -115,7 +89,7 @@ def test_illegal_opcode(seed: int) -> None:
     words = [i.pack() for i in job.program]
     for word in (9, 0):
         words[2] = word
-        outcome = run_rtl(job, built(TINY), seed=seed, program=words, max_cycles=20_000)
+        outcome = run_rtl(job, build(TINY), seed=seed, program=words, max_cycles=20_000)
         assert (outcome.error, outcome.error_index) == (Error.OPCODE, 2)
 
 
@@ -123,6 +97,6 @@ def test_reset_recovers(seed: int) -> None:
     """After an error a soft reset makes the machine run the next program, bit for bit."""
     job = random_job(TINY, seed)
     outcome = run_rtl(
-        job, built(TINY), seed=seed, crash_first=Instruction(Opcode.EXP, {"rows": 0}).pack()
+        job, build(TINY), seed=seed, crash_first=Instruction(Opcode.EXP, {"rows": 0}).pack()
     )
     assert compare(job, outcome, run_golden(job)).mismatches == 0

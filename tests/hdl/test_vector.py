@@ -65,8 +65,8 @@ def test_bench_sees_one_wrong_bit(corrupt: str, seed: int, tmp_path: Any) -> Non
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"tile": 1}, "tile must be"), ({"tree_latency": -1}, "tree_latency must be")],
+    [({"tree_latency": -1}, "tree_latency must be")],
 )
 def test_parameters_are_checked(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        VectorEngine(**{"config": preset("tiny"), "tile": 0, "tree_latency": 0} | changes)
+        VectorEngine(**{"config": preset("tiny"), "tree_latency": 0} | changes)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the schedules cost, in simulated cycles (definitions: docs/architecture.md).
+
+Every run is compared with the golden machine word by word as well.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from afternorm.compiler.kernels import compile_attention, compile_gemm, compile_norm_linear
+from afternorm.compiler.layer import SCHEDULES, Schedule
+from afternorm.config import Config, preset
+from afternorm.job import Job
+from afternorm.simulation import Outcome
+from tb.machine import run_exact
+
+SQUARE = preset("small").with_(block=16, columns=16)
+"""R = C = 16."""
+TILES = SQUARE.with_(tiles=4)
+WIDE = preset("large").with_(tiles=1)
+"""R = C = 32: one tile of preset large."""
+
+NORMALIZATION_CYCLES = 64
+"""Most cycles that a deferred normalization adds to a program, whatever its size."""
+
+MACHINES = [
+    pytest.param(SQUARE, id="T1"),
+    pytest.param(TILES, id="T4", marks=pytest.mark.slow),
+]
+
+
+def costs(job_of: Callable[[Schedule], Job], seed: int) -> dict[str, Outcome]:
+    """A job under every schedule, printed side by side."""
+    outcomes: dict[str, Outcome] = {}
+    for schedule in SCHEDULES:
+        outcomes[schedule] = run_exact(job_of(schedule), seed)
+    base = outcomes["none"].cycles
+    for schedule, outcome in outcomes.items():
+        print(
+            f"{schedule:12} {outcome.cycles:7} cycles, {outcome.cycles / base - 1:+.2%}, "
+            f"idle {outcome.idle_slots}, span {outcome.span}"
+        )
+    return outcomes
+
+
+def check_deferred(outcomes: dict[str, Outcome]) -> None:
+    extra = outcomes["deferred"].cycles - outcomes["none"].cycles
+    assert extra <= NORMALIZATION_CYCLES
+    assert extra <= 0.01 * outcomes["none"].cycles
+    assert outcomes["deferred"].cycles < min(outcomes[s].cycles for s in ("serial", "interleaved"))
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize("config", MACHINES)
+def test_deferred_norm_is_free(config: Config, kind: str, seed: int) -> None:
+    check_deferred(
+        costs(lambda s: compile_norm_linear(config, kind, 256, 256, 64, schedule=s), seed)  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("config", MACHINES)
+def test_deferred_softmax_is_free(config: Config, causal: bool, seed: int) -> None:
+    check_deferred(costs(lambda s: compile_attention(config, 64, 64, 4, causal, schedule=s), seed))
+
+
+def test_gemm_on_the_machine(seed: int) -> None:
+    """M=64, K=64 and 16 weight tiles through scheduler, scratchpad and vector unit."""
+    outcome = run_exact(compile_gemm(SQUARE, 64, 64, 64), seed)
+    ideal = 64 * 16
+    print(f"ideal {ideal}, span {outcome.span}, idle {outcome.idle_slots}")
+    assert outcome.idle_slots == 0
+    assert outcome.span <= ideal + 16 + 2 * 16 + 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", [1, 8])
+def test_attention_core(heads: int, seed: int) -> None:
+    """QK, softmax and AV of S=128, head dimension 64, on R=C=32."""
+    job = compile_attention(WIDE, 128, 64, heads, causal=False)
+    outcome = run_exact(job, seed)
+    ideal = heads * 2048
+    print(f"ideal {ideal}, span {outcome.span}, idle {outcome.idle_slots}")
+    assert job.info["ideal"] == ideal
+    if heads == 1:
+        assert outcome.span <= ideal + 2 * (32 + 32) + 64
+    else:
+        assert outcome.span <= 1.02 * ideal
