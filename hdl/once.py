@@ -73,7 +73,8 @@ class Once(wiring.Component):
         # A module needs nothing of the domain but its clock and reset.
         ports = {"i_clk": ClockSignal(), "i_rst": ResetSignal(allow_reset_less=True)}
         for name, (value, direction) in flat_ports(self).items():
-            ports[f"{'i' if direction == PortDirection.Input else 'o'}_{name}"] = value
+            if len(value):
+                ports[f"{'i' if direction == PortDirection.Input else 'o'}_{name}"] = value
         return Instance(shared.name, **ports)
 
 

@@ -9,7 +9,7 @@ for many instances has ports for clock and reset even if it uses none.
 import gc
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockDomain, Fragment, Shape, Value
+from amaranth.hdl import ClockDomain, Fragment, Value
 from amaranth.hdl._ast import SignalDict
 from amaranth.hdl._ir import PortDirection, build_netlist
 from amaranth.lib import wiring
@@ -29,7 +29,6 @@ def flat_ports(component: wiring.Component) -> Ports:
     return {
         "__".join(map(str, path)): (Value.cast(value), directions[member.flow])
         for path, member, value in component.signature.flatten(component)
-        if Shape.cast(member.shape).width
     }
 
 
@@ -49,8 +48,9 @@ def convert(component: wiring.Component, *, name: str, clocked: bool = False) ->
         if clocked:
             sync = ClockDomain("sync")
             fragment.add_domains(sync)
-            clock = {"clk": sync.clk, "rst": sync.rst}
-            ports |= {port: (signal, PortDirection.Input) for port, signal in clock.items()}
+            clock = {"clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input)}
+            # An instance cannot connect a port of no bits.
+            ports = clock | {port: its for port, its in ports.items() if len(its[0])}
         # From here on as in `amaranth.back.rtlil.convert_fragment`.
         netlist = build_netlist(fragment, ports=ports, name=name)
         empty = rtlil.EmptyModuleChecker(netlist)
