@@ -5,6 +5,7 @@ Every run is compared with the golden machine word by word as well.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 
@@ -21,7 +22,7 @@ TILES = SQUARE.with_(tiles=4)
 WIDE = preset("large").with_(tiles=1)
 """R = C = 32: one tile of preset large."""
 
-NORMALIZATION_CYCLES = 64
+NORMALIZATION_CYCLES = 32
 """Most cycles that a deferred normalization adds to a program, whatever its size."""
 
 MACHINES = [
@@ -53,9 +54,9 @@ def check_deferred(outcomes: dict[str, Outcome]) -> None:
 
 @pytest.mark.parametrize("kind", ["rms", "layer"])
 @pytest.mark.parametrize("config", MACHINES)
-def test_deferred_norm_is_free(config: Config, kind: str, seed: int) -> None:
+def test_deferred_norm_is_free(config: Config, kind: Literal["rms", "layer"], seed: int) -> None:
     check_deferred(
-        costs(lambda s: compile_norm_linear(config, kind, 256, 256, 64, schedule=s), seed)  # type: ignore[arg-type]
+        costs(lambda s: compile_norm_linear(config, kind, 256, 256, 64, schedule=s), seed)
     )
 
 
@@ -74,7 +75,6 @@ def test_gemm_on_the_machine(seed: int) -> None:
     assert outcome.span <= ideal + 16 + 2 * 16 + 24
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("heads", [1, 8])
 def test_attention_core(heads: int, seed: int) -> None:
     """QK, softmax and AV of S=128, head dimension 64, on R=C=32."""
