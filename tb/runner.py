@@ -147,10 +147,8 @@ class Built:
         _need("vvp", _ICARUS_ADVICE)
         return [
             "vvp",
-            "-M",
-            str(cocotb_tools.config.libs_dir),
             "-m",
-            str(cocotb_tools.config.lib_name("vpi", "icarus")),
+            cocotb_tools.config.lib_name_path("vpi", "icarus").as_posix(),
             str(self.directory / f"{self.name}.vvp"),
             *(["-vcd"] if self.waves else ["-none"]),
         ]
@@ -194,7 +192,9 @@ def build_verilog(
         flags = _verilator_flags(waves=waves)
     elif simulator == "icarus":
         tools = [_icarus_version()]
-        flags = ["-g2012", "-s", name]
+        # In Verilog 2005 initial values are events, which combinational blocks wait for at time 0.
+        flags = ["-g2005", "-s", name]
+        verilog = _MEMORY.sub(_cleared, verilog)
         if waves:
             verilog += _ICARUS_WAVES.format(name=name)
             flags += ["-s", "afternorm_waves"]
@@ -395,6 +395,20 @@ def _verilate(directory: Path, name: str, verilog: str, flags: list[str], runtim
 # -- Icarus ------------------------------------------------------------------------------------
 
 _ICARUS_ADVICE = "install Icarus Verilog (`apt-get install iverilog`)"
+
+# An escaped name ends with a space of its own.  A memory with initial contents is left alone.
+_MEMORY = re.compile(
+    r"^  reg (?:\[\d+:0\] )?(\S+ +)\[(\d+):0\];$(?!\n  initial begin$)", re.MULTILINE
+)
+
+
+def _cleared(memory: re.Match[str]) -> str:
+    """A memory that starts from zeros, as an FPGA's does; Icarus would start it from X."""
+    name, last = memory.groups()
+    index = f"clear_{memory.start()}"
+    loop = f"for ({index} = 0; {index} <= {last}; {index} = {index} + 1) {name}[{index}] = 0;"
+    return f"{memory[0]}\n  integer {index};\n  initial {loop}"
+
 
 _ICARUS_WAVES = """
 module afternorm_waves;
