@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afternorm.config import Config
-from afternorm.isa import Engine, Function, Opcode, Operand, Pair, Source, Stats
+from afternorm.isa import Engine, Error, Function, Opcode, Operand, Pair, Source, Stats
 
 Fields = Any
 """Something that gives a field by its name: an `Instruction` or a view of a signal."""
@@ -42,6 +42,18 @@ class Rules:
 
     operands: tuple[Expression, ...] = ()
     extents: tuple[Extent, ...] = ()
+
+    def violation(self, i: Fields) -> tuple[Error, str] | None:
+        """The first rule that an instruction breaks, and how; None if it is legal."""
+        for number, bad in enumerate(self.operands):
+            if bad(i):
+                return Error.OPERAND, f"it breaks operand rule {number}"
+        for extent in self.extents:
+            if extent.when(i):
+                top = extent.base(i) + sum(count(i) * stride(i) for count, stride in extent.terms)
+                if top >= extent.depth:
+                    return Error.ADDRESS, f"address {top} in a memory of {extent.depth} words"
+        return None
 
 
 def _log2(n: int) -> int:

@@ -103,13 +103,9 @@ class Machine:
             self._check(
                 semaphore < self.config.semaphores, Error.SEMAPHORE, f"there is no {semaphore}"
             )
-        legal = self._rules[i.opcode]
-        for number, bad in enumerate(legal.operands):
-            self._check(not bad(i), Error.OPERAND, f"rule {number} of {i.opcode.name}, {i.body}")
-        for extent in legal.extents:
-            if extent.when(i):
-                top = extent.base(i) + sum(count(i) * stride(i) for count, stride in extent.terms)
-                self._check(top < extent.depth, Error.ADDRESS, f"{top} of {extent.depth}")
+        if violation := self._rules[i.opcode].violation(i):
+            code, detail = violation
+            raise MachineError(code, self._index, f"{detail}: {i.opcode.name} {i.body}")
 
     def _semaphores(self, counts: list[int], i: Instruction) -> None:
         for semaphore in set(i.waits):

@@ -90,15 +90,8 @@ class _Collector:
     def legal(self) -> None:
         """Apply the rules that the hardware checks, so that what follows stays in bounds."""
         i = self.instruction
-        legal = _rules(self.config)[i.opcode]
-        for number, bad in enumerate(legal.operands):
-            if bad(i):
-                raise self.fail(f"breaks operand rule {number}: {i.body}")
-        for extent in legal.extents:
-            if extent.when(i):
-                top = extent.base(i) + sum(count(i) * stride(i) for count, stride in extent.terms)
-                if top >= extent.depth:
-                    raise self.fail(f"address {top} in a memory of {extent.depth} words: {i.body}")
+        if violation := _rules(self.config)[i.opcode].violation(i):
+            raise self.fail(f"{violation[1]}: {i.body}")
 
     def read(self, memory: Memory, base: int, *dimensions: tuple[int, int]) -> None:
         self.reads.append((memory, grid(base, *dimensions)))

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 
 
 def delay(m: Module, signal: Any, cycles: int, *, name: str = "delay") -> Any:
@@ -32,3 +32,12 @@ def delay(m: Module, signal: Any, cycles: int, *, name: str = "delay") -> Any:
         m.d.sync += register.eq(signal)
         signal = register
     return signal
+
+
+def delay_valid(m: Module, valid: Value, cycles: int) -> Value:
+    """`valid` as it was `cycles` cycles ago; unlike `delay`, 0 after a reset."""
+    if not cycles:
+        return valid
+    stages = Signal(cycles, name="valid_stages")
+    m.d.sync += stages.eq(Cat(valid, stages))
+    return stages[-1]

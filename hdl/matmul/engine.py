@@ -26,7 +26,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from afternorm.config import Config
 from afternorm.isa import Flag, Opcode
-from hdl.arith.delay import delay
+from hdl.arith.delay import delay, delay_valid
 from hdl.interfaces import (
     SCRATCHPAD_LATENCY,
     AccumulatorRead,
@@ -39,7 +39,6 @@ from hdl.matmul.array import SystolicArray
 from hdl.matmul.sequencer import Sequencer
 from hdl.matmul.tiler import ColumnTiler
 from hdl.memory.delay_line import delay_line
-from hdl.reduce.valid import delay_valid
 
 
 class MatmulEngine(wiring.Component):

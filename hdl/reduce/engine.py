@@ -26,7 +26,7 @@ from amaranth.lib.wiring import In, Out
 
 from afternorm.config import Config
 from afternorm.isa import Flag, Opcode, Scale
-from hdl.arith.delay import delay
+from hdl.arith.delay import delay, delay_valid
 from hdl.interfaces import (
     SCRATCHPAD_LATENCY,
     Tap,
@@ -39,7 +39,6 @@ from hdl.memory.scale_memory import ScaleWrite
 from hdl.reduce.scale import ScaleUnit
 from hdl.reduce.tap import STATISTICS_LATENCY, StatisticsTap
 from hdl.reduce.tree import tree_latency
-from hdl.reduce.valid import delay_valid
 
 IN_FLIGHT = 16
 """REDUCE instructions that may wait in the pipeline behind the one being written."""

@@ -28,14 +28,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from afternorm.isa import Scale
-from hdl.arith.delay import delay
+from hdl.arith.delay import delay, delay_valid
 from hdl.arith.float_add import FloatAdd
 from hdl.arith.float_divide import FloatDivide
 from hdl.arith.float_multiply import FloatMultiply
 from hdl.arith.float_sqrt import FloatSqrt
 from hdl.arith.format import EXPONENT_BIAS, float_layout
 from hdl.once import once
-from hdl.reduce.valid import delay_valid
 
 
 class ScaleUnit(wiring.Component):

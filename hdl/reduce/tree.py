@@ -14,11 +14,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from afternorm.config import Config
-from hdl.arith.delay import delay
+from hdl.arith.delay import delay, delay_valid
 from hdl.arith.float_add import FloatAdd
 from hdl.interfaces import TreePort
 from hdl.once import once
-from hdl.reduce.valid import delay_valid
 
 
 def tree_latency(config: Config) -> int:

@@ -14,7 +14,7 @@ from amaranth.utils import ceil_log2
 
 from afternorm.config import Config, preset
 from afternorm.isa import Opcode, Scale
-from hdl.arith.delay import delay
+from hdl.arith.delay import delay, delay_valid
 from hdl.arith.format import float_layout
 from hdl.interfaces import (
     SCRATCHPAD_LATENCY,
@@ -28,7 +28,6 @@ from hdl.reduce.engine import START_CYCLES, ReduceEngine
 from hdl.reduce.scale import ScaleUnit
 from hdl.reduce.tap import STATISTICS_LATENCY, StatisticsTap
 from hdl.reduce.tree import ReductionTree
-from hdl.reduce.valid import delay_valid
 from tb.runner import build
 from tb.stream import STALLS
 
