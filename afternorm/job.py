@@ -15,6 +15,8 @@ from afternorm.isa import Instruction
 
 Floats = NDArray[np.float64]
 ZERO_EXPONENT = -512
+DATA = 1 << 20
+"""Where a job's data begin in DRAM."""
 
 
 @dataclass
@@ -73,6 +75,8 @@ class Job:
     image : what to load before it starts.
     loaded : the words of `image` that matter, by memory; the others are zero.
     written : the words that the program writes, by memory (the same in every tile).
+    dram : what lies in DRAM from `DATA` on before the start; the program lies at 0.
+    dram_written : what the program writes there: absolute byte addresses and counts.
     outputs : how to put named results together, as float64 arrays.
     info : what reports want to know, such as MACs, cycles of the padded products, sizes.
     """
@@ -82,6 +86,8 @@ class Job:
     image: Image
     loaded: dict[Memory, Indices]
     written: dict[Memory, Indices]
+    dram: bytes = b""
+    dram_written: list[tuple[int, int]] = field(default_factory=list)
     outputs: dict[str, Assemble] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
 

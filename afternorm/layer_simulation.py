@@ -9,7 +9,8 @@ import numpy as np
 
 from afternorm.checkpoints import Arch, Floats, Layer, seeded_input, seeded_layer
 from afternorm.checkpoints.llama2c import load_checkpoint
-from afternorm.compiler.layer import Schedule, compile_layer
+from afternorm.compiler.layer import compile_layer
+from afternorm.compiler.layer_weights import Schedule
 from afternorm.config import Config
 from afternorm.errors import CheckpointError
 from afternorm.isa import Engine

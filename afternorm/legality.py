@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from afternorm.config import Config
-from afternorm.isa import Engine, Error, Function, Opcode, Operand, Pair, Source, Stats
+from afternorm.isa import (
+    Engine,
+    Error,
+    Function,
+    Opcode,
+    Operand,
+    Pair,
+    Source,
+    Stats,
+    Target,
+)
+from afternorm.memory_map import EXPONENT_BYTES, float_word_bytes
 
 Fields = Any
 """Something that gives a field by its name: an `Instruction` or a view of a signal."""
@@ -120,6 +131,38 @@ def rules(config: Config) -> dict[Opcode, Rules]:
 
     def uses(operand: Operand) -> Expression:
         return lambda i: (i["a"] == operand) | (i["b"] == operand)
+
+    def unaligned(name: str, block: int, floats: int) -> Expression:
+        """A word in DRAM lies at a multiple of its size."""
+        return lambda i: (
+            (i["target"] == Target.BLOCKS) & ((i[name] & (block - 1)) != 0)
+            | (i["target"] == Target.FLOATS) & ((i[name] & (floats - 1)) != 0)
+        )
+
+    word = float_word_bytes(c)
+    transfer = Rules(
+        (
+            lambda i: i["count"] == 0,
+            unaligned("dram", c.block, word),
+            unaligned("dram_tile", c.block, word),
+            unaligned("exponents", EXPONENT_BYTES, 1),
+            unaligned("exponents_tile", EXPONENT_BYTES, 1),
+        ),
+        (
+            Extent(
+                c.scratchpad_depth,
+                field("base"),
+                ((one, minus_one("count")),),
+                lambda i: i["target"] == Target.BLOCKS,
+            ),
+            Extent(
+                c.vector_depth,
+                field("base"),
+                ((one, minus_one("count")),),
+                lambda i: i["target"] == Target.FLOATS,
+            ),
+        ),
+    )
 
     return {
         Opcode.SYNC: Rules((out_of("engine", 0, len(Engine) - 1),)),
@@ -239,5 +282,7 @@ def rules(config: Config) -> dict[Opcode, Rules]:
                 ),
             ),
         ),
+        Opcode.LOAD: transfer,
+        Opcode.STORE: transfer,
         Opcode.END: Rules(),
     }

@@ -16,5 +16,5 @@ def memory_bits(config: Config) -> dict[str, int]:
         "vector": c.tiles * c.vector_depth * c.lanes * c.float_width,
         "scales": c.tiles * c.scale_depth * pair,
         "statistics": c.tiles * c.stat_depth * pair,
-        "program": c.program_depth * INSTRUCTION_BITS,
+        "fetch": c.fetch_depth * INSTRUCTION_BITS,
     }

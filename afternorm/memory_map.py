@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host port's addresses: regions, registers, and how memories appear in them.
+"""The host port's addresses: regions, registers, and how memories appear in them; words in DRAM.
 
 An address counts host words of `host_width` bits: ``region | tile | index``.
-Every memory word is one host word (an instruction: `program_words`), its value
-in the low bits; floats take slots of `float_slot` bits.
+Every memory word is one host word, its value in the low bits; floats take slots
+of `float_slot` bits.
+
+In DRAM, which is addressed by bytes, a block's mantissas take `block` bytes, its
+exponent `EXPONENT_BYTES` elsewhere, a word of the vector memory E float slots, an
+instruction `afternorm.isa.INSTRUCTION_BYTES`; all little-endian, all at multiples
+of their size (an exponent: signed, in the low 10 bits).
 """
 
 from enum import IntEnum
@@ -18,6 +23,9 @@ ADDRESS_BITS = INDEX_BITS + TILE_BITS + REGION_BITS
 ALL_TILES = (1 << TILE_BITS) - 1
 """As the tile of a write: every tile takes it."""
 
+EXPONENT_BYTES = 2
+"""Of a block's exponent in DRAM."""
+
 COUNTER_BITS = 32
 RESET_CYCLES = 256
 """How long a written reset bit holds the machine, so that every pipeline runs empty."""
@@ -27,30 +35,29 @@ class Region(IntEnum):
     """What an address points into."""
 
     REGISTERS = 0
-    PROGRAM = 1
-    """write only"""
-    MANTISSAS = 2
+    MANTISSAS = 1
     """of scratchpad blocks, 8 bits each"""
-    EXPONENTS = 3
+    EXPONENTS = 2
     """of scratchpad blocks, signed, in the low 10 bits"""
-    VECTOR = 4
+    VECTOR = 3
     """words of the vector memory: E floats"""
-    SCALE0 = 5
+    SCALE0 = 4
     """words of the scale memory: E floats; read only"""
-    SCALE1 = 6
+    SCALE1 = 5
 
 
 class Register(IntEnum):
     """Registers, by index; each is 32 bits wide."""
 
     CONTROL = 0
-    """write: bit 0 starts the program at START, bit 1 resets everything but the memories"""
+    """bit 0 starts the program at START, bit 1 resets everything but the memories; both read as
+    zero once that is done"""
     START = 1
-    """index of the first instruction"""
+    """of the first instruction: its address in DRAM in units of `INSTRUCTION_BYTES`"""
     STATUS = 2
     """a `Status`"""
     ERROR = 3
-    """bits 2-0: `afternorm.isa.Error`; bits 31-16: index of the instruction"""
+    """bits 2-0: `afternorm.isa.Error`; bits 31-8: number of the instruction, from START on"""
     FLAGS = 4
     """sticky numeric flags, a bit each of `afternorm.isa.Flag`; cleared by start"""
     CYCLES = 5
@@ -110,6 +117,6 @@ def host_width(config: Config) -> int:
     return 1 << (widest - 1).bit_length()
 
 
-def program_words(config: Config) -> int:
-    """Host words from one instruction to the next in `Region.PROGRAM`."""
-    return max(1, 512 // host_width(config))
+def float_word_bytes(config: Config) -> int:
+    """Bytes of a word of the vector memory in DRAM."""
+    return config.lanes * float_slot(config) // 8

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a simulation found out, as `afternorm.layer_simulation` returns it."""
+"""What a simulation found out."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afternorm.isa import Engine, Error, Flag
+from afternorm.memory_map import Counter, Register, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +28,67 @@ class EngineCycles:
     waiting: int
     starved: int
     stalled: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a program ended, and what it cost.
+
+    Attributes
+    ----------
+    status, error, error_index : how it ended; the index counts instructions from the first.
+    flags : the sticky flags, a bit each.
+    registers : all registers, by index (`afternorm.memory_map.Register`).
+    """
+
+    status: Status
+    error: Error
+    error_index: int
+    flags: int
+    registers: NDArray[np.uint32]
+
+    @property
+    def cycles(self) -> int:
+        """From start to the end of the program."""
+        return int(self.registers[Register.CYCLES])
+
+    @property
+    def span(self) -> int:
+        """Cycles from the first operand read to the last accumulator write, both included."""
+        first, last = (self.registers[r] for r in (Register.FIRST_READ, Register.LAST_RESULT))
+        return int(last) - int(first) + 1
+
+    @property
+    def idle_slots(self) -> int:
+        """Cycles between the first and the last row of A in which none entered the array."""
+        first, last = (self.registers[r] for r in (Register.FIRST_ROW, Register.LAST_ROW))
+        return int(last) - int(first) + 1 - int(self.registers[Register.ROWS])
+
+    def engine(self, engine: Engine) -> EngineCycles:
+        """An engine's counters."""
+        base = Register.ENGINES + 4 * engine
+        return EngineCycles(
+            busy=int(self.registers[base + Counter.BUSY]),
+            waiting=int(self.registers[base + Counter.WAITING]),
+            starved=int(self.registers[base + Counter.STARVED]),
+            stalled=int(self.registers[base + Counter.CONFLICT]),
+        )
+
+    def flag_names(self) -> list[str]:
+        """The sticky flags that are set."""
+        return [flag.name.lower() for flag in Flag if self.flags >> flag & 1]
+
+
+def run_fields(registers: NDArray[np.uint32]) -> dict[str, Any]:
+    """The fields of a `Run`, from the registers."""
+    error = int(registers[Register.ERROR])
+    return {
+        "status": Status(int(registers[Register.STATUS])),
+        "error": Error(error & 7),
+        "error_index": error >> 8,
+        "flags": int(registers[Register.FLAGS]),
+        "registers": registers,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +152,106 @@ class LayerResult:
     def exact(self) -> bool:
         """Whether every output word of every schedule was right."""
         return all(result.mismatches == 0 for result in self.schedules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramResult:
+    """One program of a model.
+
+    Attributes
+    ----------
+    position, rows : the tokens that it computed.
+    instructions : its length.
+    cycles : from start to end; 0 on the golden machine, which has no time.
+    ideal : array cycles of its padded products.
+    macs : multiplications that it needs.
+    dram_bytes : bytes of DRAM moved, instructions included.
+    engines : busy cycles by engine.
+    """
+
+    position: int
+    rows: int
+    instructions: int
+    cycles: int
+    ideal: int
+    macs: int
+    dram_bytes: int
+    engines: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextResult:
+    """A text and what the model made of it.
+
+    Attributes
+    ----------
+    ids : all tokens, the new ones too.
+    text : their text.
+    embedding : of an encoder.
+    """
+
+    ids: list[int]
+    text: str
+    embedding: list[float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRun:
+    """A model under one schedule.
+
+    Attributes
+    ----------
+    schedule : `serial`, `interleaved`, `deferred` or `none`.
+    resident, cached : whether constants, and caches, stay in the tiles.
+    regions : bytes of DRAM by use.
+    prologue : the program that loads what stays.
+    programs : all others, in order.
+    texts : what came out.
+    words : output words compared with the golden machine, flags included.
+    mismatches : how many of them differ.
+    flags : names of the sticky flags that were raised.
+    build_seconds, seconds : wall time to build the simulation, and to run everything.
+    """
+
+    schedule: str
+    resident: bool
+    cached: bool
+    regions: dict[str, int]
+    prologue: ProgramResult
+    programs: list[ProgramResult]
+    texts: list[TextResult]
+    words: int
+    mismatches: int
+    flags: list[str]
+    build_seconds: float
+    seconds: float
+
+    @property
+    def steps(self) -> list[ProgramResult]:
+        """The programs of a single token."""
+        return [program for program in self.programs if program.rows == 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResult:
+    """A model on one accelerator.
+
+    Attributes
+    ----------
+    model : its name.
+    backend : `rtl`, `golden` or `float`.
+    clock : MHz that tokens a second are counted with.
+    texts : what came out under the first schedule.
+    runs : one a schedule; none in float64.
+    """
+
+    model: str
+    backend: str
+    clock: float
+    texts: list[TextResult]
+    runs: list[ModelRun]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the RTL agreed with the golden machine in every word."""
+        return not any(run.mismatches for run in self.runs)

@@ -2,31 +2,23 @@
 """Runs jobs on the generated RTL in a simulator; compares every word with the golden machine."""
 
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from afternorm.addressing import Indices
 from afternorm.compiler.accesses import Memory
 from afternorm.config import Config
-from afternorm.errors import AfternormError
-from afternorm.isa import INSTRUCTION_BITS, Engine, Error, Flag
-from afternorm.job import Image, Job
-from afternorm.memory_map import (
-    ALL_TILES,
-    Counter,
-    Region,
-    Register,
-    Status,
-    address,
-    float_slot,
-    host_width,
-    program_words,
-)
-from afternorm.results import EngineCycles
+from afternorm.errors import AfternormError, CapacityError
+from afternorm.isa import INSTRUCTION_BYTES
+from afternorm.job import DATA, Image, Job
+from afternorm.memory_map import ALL_TILES, Region, address, float_slot, host_width
+from afternorm.results import Run, run_fields
 from golden.machine import Machine
 from golden.number import Format
 
@@ -34,6 +26,10 @@ Simulator = Literal["verilator", "icarus"]
 
 Words = NDArray[np.uint8]
 """Host words as little-endian bytes, ``[word, byte]``."""
+
+
+DRAM_BYTES = 64 << 20
+"""What the simulated DRAM holds."""
 
 
 class SimulationError(AfternormError):
@@ -46,64 +42,21 @@ def simulator_version(simulator: Simulator) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the RTL did with a job.
+class Outcome(Run):
+    """What the RTL did with a job: how it ended, and what it wrote.
 
     Attributes
     ----------
-    status, error, error_index : how it ended.
-    flags : the sticky flags, a bit each.
-    registers : all registers, by index.
     image : the memories; only words that were read back are meaningful.
     scales : scale memories, ``[tile, depth, 2]``; as above.
     seconds : wall time from start to end, without loading and reading back.
+    dram : the ranges of `Job.dram_written`.
     """
 
-    status: Status
-    error: Error
-    error_index: int
-    flags: int
-    registers: NDArray[np.uint32]
     image: Image
     scales: NDArray[np.float64]
     seconds: float
-
-    @property
-    def cycles(self) -> int:
-        """From start to the end of the program."""
-        return int(self.registers[Register.CYCLES])
-
-    @property
-    def span(self) -> int:
-        """Cycles from the first operand read to the last accumulator write, both included."""
-        first, last = (self.registers[r] for r in (Register.FIRST_READ, Register.LAST_RESULT))
-        return int(last) - int(first) + 1
-
-    @property
-    def idle_slots(self) -> int:
-        """Cycles between the first and the last row of A in which none entered the array."""
-        first, last = (self.registers[r] for r in (Register.FIRST_ROW, Register.LAST_ROW))
-        return int(last) - int(first) + 1 - int(self.registers[Register.ROWS])
-
-    def engine(self, engine: Engine) -> EngineCycles:
-        """An engine's counters."""
-        base = Register.ENGINES + 4 * engine
-        return EngineCycles(
-            busy=int(self.registers[base + Counter.BUSY]),
-            waiting=int(self.registers[base + Counter.WAITING]),
-            starved=int(self.registers[base + Counter.STARVED]),
-            stalled=int(self.registers[base + Counter.CONFLICT]),
-        )
-
-    def flag_names(self) -> list[str]:
-        """The sticky flags that are set."""
-        return [flag.name.lower() for flag in Flag if self.flags >> flag & 1]
-
-
-def _integers_to_words(values: list[int], width: int) -> Words:
-    count = width // 8
-    raw = b"".join(value.to_bytes(count, "little") for value in values)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(len(values), count)
+    dram: list[bytes]
 
 
 def _pad(data: Words, width: int) -> Words:
@@ -118,22 +71,6 @@ class HostWords:
         self.fmt = Format(config.fraction_bits)
         self.width = host_width(config)
         self.slot = np.uint32 if float_slot(config) == 32 else np.uint64
-
-    def program(self, words: list[int]) -> tuple[list[int], Words]:
-        """Addresses and data that store instruction words."""
-        parts = program_words(self.config)
-        pieces = [
-            word >> (part * self.width) & ((1 << self.width) - 1)
-            for word in words
-            for part in range(-(-INSTRUCTION_BITS // self.width))
-        ]
-        used = len(pieces) // max(1, len(words))
-        addresses = [
-            address(Region.PROGRAM, index * parts + part)
-            for index in range(len(words))
-            for part in range(used)
-        ]
-        return addresses, _integers_to_words(pieces, self.width)
 
     def mantissas(self, blocks: NDArray[np.int8]) -> Words:
         """Words of block mantissas ``[n, block]``."""
@@ -191,54 +128,33 @@ def run_rtl(
     tb.runner.BenchError
         If the simulation fails or does not end within `max_cycles`.
     """
-    c = job.config
-    host = HostWords(c)
-    addresses, data = host.program([i.pack() for i in job.program] if program is None else program)
-    writes_at, writes = [np.array(addresses, dtype=np.uint32)], [data]
-    crash_at, crash = host.program([] if crash_first is None else [crash_first])
-
-    def load(region: Region, indices: Any, values: Any, encode: Any) -> None:
-        """Write a memory's words: to all tiles at once where they are alike."""
-        if not len(indices):
-            return
-        same = (values == values[:1]).reshape(c.tiles, len(indices), -1).all(axis=(0, 2))
-        for tile in (ALL_TILES, *range(c.tiles)):
-            chosen = same if tile == ALL_TILES else ~same
-            source = values[0 if tile == ALL_TILES else tile][chosen]
-            writes_at.append((address(region, 0, tile) + indices[chosen]).astype(np.uint32))
-            writes.append(encode(source))
-
-    scratchpad = np.asarray(job.loaded.get(Memory.SCRATCHPAD, []), dtype=np.int64)
-    vector = np.asarray(job.loaded.get(Memory.VECTOR, []), dtype=np.int64)
-    load(Region.MANTISSAS, scratchpad, job.image.mantissas[:, scratchpad], host.mantissas)
-    load(Region.EXPONENTS, scratchpad, job.image.exponents[:, scratchpad], host.exponents)
-    load(Region.VECTOR, vector, job.image.vector[:, vector], host.floats)
-
-    reads = [
-        (Region.MANTISSAS, Memory.SCRATCHPAD),
-        (Region.EXPONENTS, Memory.SCRATCHPAD),
-        (Region.VECTOR, Memory.VECTOR),
-        (Region.SCALE0, Memory.SCALE),
-        (Region.SCALE1, Memory.SCALE),
-    ]
-    read_at, spans = [], []
-    for region, memory in reads:
-        indices = np.asarray(job.written.get(memory, []), dtype=np.int64)
-        if memory == Memory.SCALE:
-            indices = np.unique(indices // c.lanes)
-        for tile in range(c.tiles):
-            spans.append((region, tile, indices))
-            read_at.append((address(region, 0, tile) + indices).astype(np.uint32))
+    words = [i.pack() for i in job.program] if program is None else program
+    pieces = [(0, _program_bytes(words))]
+    end = len(pieces[0][1])
+    if crash_first is not None:
+        pieces.append((end, _program_bytes([crash_first])))
+    if job.dram:
+        if end > DATA:
+            raise CapacityError(
+                f"the program has {len(words)} instructions; before a job's data in DRAM there is "
+                f"room for {DATA // INSTRUCTION_BYTES}"
+            )
+        pieces.append((DATA, job.dram))
+    addresses, data = _writes(job)
+    reads = _reads(job)
 
     with tempfile.TemporaryDirectory(prefix="afternorm-job-") as temporary:
+        from tb.system import dram_text
+
         job_file, result_file = Path(temporary) / "job.npz", Path(temporary) / "result.npz"
+        dram_file = Path(temporary) / "dram.hex"
+        dram_file.write_text(dram_text(pieces, job.config.dram_width))
         np.savez(
             job_file,
-            write_address=np.concatenate(writes_at),
-            write_data=np.concatenate(writes),
-            read_address=np.concatenate(read_at),
-            crash_address=np.array(crash_at, dtype=np.uint32),
-            crash_data=crash,
+            write_address=addresses,
+            write_data=data,
+            read_address=np.concatenate([read.addresses for read in reads]),
+            dram_ranges=np.array(job.dram_written, dtype=np.int64).reshape(-1, 2),
         )
         built.run(
             "tb.bench_machine",
@@ -247,20 +163,84 @@ def run_rtl(
                 "result": str(result_file),
                 "max_cycles": max_cycles,
                 "disturb": disturb,
-                "crash_first": crash_first is not None,
+                "crash_first": None if crash_first is None else end // INSTRUCTION_BYTES,
             },
             seed=seed,
             workdir=workdir,
+            plusargs={"dram": dram_file},
         )
         with np.load(result_file) as result:
-            registers = result["registers"]
-            words = result["read_data"]
-            seconds = float(result["seconds"])
+            return _outcome(job, reads, result)
 
+
+def _program_bytes(words: list[int]) -> bytes:
+    """Instruction words as they lie in DRAM."""
+    return b"".join(word.to_bytes(INSTRUCTION_BYTES, "little") for word in words)
+
+
+def _writes(job: Job) -> tuple[NDArray[np.uint32], Words]:
+    """Addresses and words that load a job's memories: to all tiles at once where they are alike."""
+    c = job.config
+    host = HostWords(c)
+    addresses = [np.zeros(0, dtype=np.uint32)]
+    words = [np.zeros((0, host.width // 8), dtype=np.uint8)]
+    scratchpad = np.asarray(job.loaded.get(Memory.SCRATCHPAD, []), dtype=np.int64)
+    vector = np.asarray(job.loaded.get(Memory.VECTOR, []), dtype=np.int64)
+    pieces: list[tuple[Region, Indices, NDArray[Any], Callable[[Any], Words]]] = [
+        (Region.MANTISSAS, scratchpad, job.image.mantissas[:, scratchpad], host.mantissas),
+        (Region.EXPONENTS, scratchpad, job.image.exponents[:, scratchpad], host.exponents),
+        (Region.VECTOR, vector, job.image.vector[:, vector], host.floats),
+    ]
+    for region, indices, values, encode in pieces:
+        if not len(indices):
+            continue
+        same = (values == values[:1]).reshape(c.tiles, len(indices), -1).all(axis=(0, 2))
+        for tile in (ALL_TILES, *range(c.tiles)):
+            chosen = same if tile == ALL_TILES else ~same
+            source = values[0 if tile == ALL_TILES else tile][chosen]
+            addresses.append((address(region, 0, tile) + indices[chosen]).astype(np.uint32))
+            words.append(encode(source))
+    return np.concatenate(addresses), np.concatenate(words)
+
+
+class _Read(NamedTuple):
+    """Words of a tile's memory that are read back."""
+
+    region: Region
+    tile: int
+    indices: Indices
+
+    @property
+    def addresses(self) -> NDArray[np.uint32]:
+        return (address(self.region, 0, self.tile) + self.indices).astype(np.uint32)
+
+
+def _reads(job: Job) -> list[_Read]:
+    """Everything that a job writes, as the host port shows it."""
+    reads = []
+    for region, memory in (
+        (Region.MANTISSAS, Memory.SCRATCHPAD),
+        (Region.EXPONENTS, Memory.SCRATCHPAD),
+        (Region.VECTOR, Memory.VECTOR),
+        (Region.SCALE0, Memory.SCALE),
+        (Region.SCALE1, Memory.SCALE),
+    ):
+        indices = np.asarray(job.written.get(memory, []), dtype=np.int64)
+        if memory == Memory.SCALE:
+            indices = np.unique(indices // job.config.lanes)
+        reads += [_Read(region, tile, indices) for tile in range(job.config.tiles)]
+    return reads
+
+
+def _outcome(job: Job, reads: list[_Read], result: Mapping[str, NDArray[Any]]) -> Outcome:
+    """What the bench found, put back into memories."""
+    c = job.config
+    host = HostWords(c)
     image = Image.empty(c)
     scales = np.zeros((c.tiles, c.scale_depth // c.lanes, c.lanes, 2))
+    words: Words = result["read_data"]
     start = 0
-    for region, tile, indices in spans:
+    for region, tile, indices in reads:
         part = words[start : start + len(indices)]
         start += len(indices)
         if region == Region.MANTISSAS:
@@ -271,23 +251,25 @@ def run_rtl(
             image.vector[tile, indices] = host.to_floats(part)
         else:
             scales[tile, indices, :, region - Region.SCALE0] = host.to_floats(part)
-    error = int(registers[Register.ERROR])
+    dram, counts = result["dram"].tobytes(), [count for _, count in job.dram_written]
+    ends = np.cumsum(counts, dtype=np.int64).tolist()
     return Outcome(
-        status=Status(int(registers[Register.STATUS])),
-        error=Error(error & 7),
-        error_index=error >> 16,
-        flags=int(registers[Register.FLAGS]),
-        registers=registers,
+        **run_fields(result["registers"]),
         image=image,
         scales=scales.reshape(c.tiles, c.scale_depth, 2),
-        seconds=seconds,
+        seconds=float(result["seconds"]),
+        dram=[dram[end - count : end] for end, count in zip(ends, counts, strict=True)],
     )
 
 
 def run_golden(job: Job) -> Machine:
     """Run a job on the golden machine."""
-    machine = Machine(job.config)
+    ends = [DATA + len(job.dram), *(first + count for first, count in job.dram_written)]
+    moves = bool(job.dram or job.dram_written)
+    machine = Machine(job.config, dram=max(ends) if moves else 0)
     job.load(machine)
+    if moves:
+        machine.dram[0, DATA : DATA + len(job.dram)] = np.frombuffer(job.dram, dtype=np.uint8)
     machine.run(job.program)
     return machine
 
@@ -298,7 +280,7 @@ class Comparison:
 
     Attributes
     ----------
-    words : how many were compared.
+    words : how many were compared; of DRAM, bytes.
     mismatches : how many differ.
     first : the first that differs, in words; empty if none does.
     """
@@ -309,7 +291,7 @@ class Comparison:
 
 
 def compare(job: Job, outcome: Outcome, machine: Machine) -> Comparison:
-    """Compare all written words of all tiles, and the sticky flags (one more word)."""
+    """Compare all written words of all tiles, bytes of DRAM, and the sticky flags (one more)."""
     words, mismatches, first = 1, 0, ""
     if outcome.flags != machine.flags:
         mismatches, first = 1, f"flags {outcome.flags:#b}, golden {machine.flags:#b}"
@@ -332,11 +314,19 @@ def compare(job: Job, outcome: Outcome, machine: Machine) -> Comparison:
                 f"{name} of tile {tile}, word {indices[at]}: {here[tile, at].tolist()}, "
                 f"golden {there[tile, at].tolist()}"
             )
+    for (at, count), stored in zip(job.dram_written, outcome.dram, strict=True):
+        expected_bytes = machine.dram[0, at : at + count].tobytes()
+        wrong = [n for n in range(count) if stored[n] != expected_bytes[n]]
+        words += count
+        mismatches += len(wrong)
+        if wrong and not first:
+            n = wrong[0]
+            first = f"DRAM byte {at + n:#x}: {stored[n]:#04x}, golden {expected_bytes[n]:#04x}"
     return Comparison(words, mismatches, first)
 
 
 def build(config: Config, *, simulator: Simulator = "verilator", waves: bool = False) -> Any:
-    """Compile the accelerator of a configuration for a simulator, or take it from the cache.
+    """Compile an accelerator with its DRAM for a simulator, or take it from the cache.
 
     Returns
     -------
@@ -348,10 +338,9 @@ def build(config: Config, *, simulator: Simulator = "verilator", waves: bool = F
         If a tool is missing.
     """
     # RTL is imported where it is needed: the golden machine and the compiler do without.
-    from hdl.accelerator import Accelerator
-    from tb.emission import emitted
     from tb.runner import build_verilog
+    from tb.system import system_verilog
 
     name = "afternorm"
-    verilog = emitted(Accelerator, name=name, config=config)
+    verilog = system_verilog(config, name=name)
     return build_verilog(verilog, name=name, simulator=simulator, waves=waves)

@@ -13,6 +13,7 @@ double rounding innocuous?", 1995).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,15 @@ class Format:
         """Bits of one number."""
         return 1 + EXPONENT_BITS + self.fraction_bits
 
-    @property
+    @cached_property
     def max(self) -> float:
         """The largest number, where overflow saturates."""
         return float(np.ldexp(2.0 - 2.0**-self.fraction_bits, EXPONENT_MAX))
+
+    @cached_property
+    def _min(self) -> float:
+        """The smallest normal number."""
+        return float(np.ldexp(1.0, EXPONENT_MIN))
 
     def round_flag(self, x: ArrayLike) -> tuple[Floats, Bools]:
         """Round to nearest even; say element by element where it overflowed.
@@ -62,14 +68,17 @@ class Format:
         what is above the largest saturates and is flagged.
         """
         x = np.asarray(x, dtype=np.float64)
-        mantissa, exponent = np.frexp(x)  # x = mantissa * 2**exponent, 0.5 <= |mantissa| < 1
-        scale = float(1 << (self.fraction_bits + 1))
-        with np.errstate(over="ignore", invalid="ignore"):
-            rounded = np.ldexp(np.rint(mantissa * scale) / scale, exponent)
-        overflow = np.abs(rounded) > self.max
-        rounded = np.where(overflow, np.copysign(self.max, x), rounded)
-        rounded = np.where(np.abs(rounded) < np.ldexp(1.0, EXPONENT_MIN), 0.0, rounded)
-        return rounded, overflow
+        # On float64's bits: a carry out of the fraction goes to the exponent, as it should.
+        cut = np.int64(52 - self.fraction_bits)
+        bits = x.view(np.int64)
+        odd = (bits >> cut) & np.int64(1)
+        bits = (bits + (odd + np.int64((1 << (51 - self.fraction_bits)) - 1))) >> cut << cut
+        rounded = bits.view(np.float64)
+        size = np.abs(rounded)
+        overflow = size > self.max
+        if overflow.any():
+            rounded = np.where(overflow, np.copysign(self.max, x), rounded)
+        return np.where(size < self._min, 0.0, rounded), overflow
 
     def round(self, x: ArrayLike) -> Floats:
         """`round_flag` without the flag."""

@@ -10,15 +10,16 @@ Weights are float64 arrays by name, ``[out, in]`` as in PyTorch: ``wq wk wv wo``
 ``w_up w_down``, ``norm1.beta norm2.beta`` and the biases ``bq bk bv bo b_up b_down``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import erf
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Weights = Mapping[str, Floats]
+Activation = Literal["gelu", "gelu_tanh"]
 
 
 class Results(NamedTuple):
@@ -61,6 +62,15 @@ def gelu(x: Floats) -> Floats:
     return np.asarray(x * 0.5 * (1.0 + np.vectorize(erf, otypes=[float])(x / np.sqrt(2.0))))
 
 
+def gelu_tanh(x: Floats) -> Floats:
+    """``x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3)))``, what GPT-2 was trained with."""
+    return np.asarray(x * 0.5 * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3))))
+
+
+GELUS: Mapping[Activation, Callable[[Floats], Floats]] = {"gelu": gelu, "gelu_tanh": gelu_tanh}
+"""The forms of GELU by name."""
+
+
 def softmax(scores: Floats) -> Floats:
     """Along the last axis; minus infinity is a masked score."""
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -75,8 +85,15 @@ def rope_angles(tokens: int, head_dim: int, theta: float) -> Floats:
 
 def rotate(x: Floats, head_dim: int, theta: float) -> Floats:
     """Rotary position embedding of adjacent pairs; heads lie side by side in the last axis."""
-    angles = rope_angles(x.shape[0], head_dim, theta)
-    pairs = x.reshape(x.shape[0], -1, head_dim // 2, 2)
+    return rotate_by(x, rope_angles(x.shape[0], head_dim, theta))
+
+
+def rotate_by(x: Floats, angles: Floats) -> Floats:
+    """Rotate adjacent pairs of all heads of a row by the row's angles, ``[rows, head_dim/2]``.
+
+    One row of angles serves all rows of `x`.
+    """
+    pairs = x.reshape(x.shape[0], -1, angles.shape[1], 2)
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
     first, second = pairs[..., 0], pairs[..., 1]
     rotated = np.stack([first * cos - second * sin, first * sin + second * cos], axis=-1)
@@ -139,14 +156,16 @@ def bert_layer(
     return Results(q, k, v, mixed, residual, hidden, output)
 
 
-def gpt2_layer(x: Floats, w: Weights, *, heads: int, eps: float) -> Results:
-    """Pre-LayerNorm decoder layer with GELU (the erf form) and causal attention."""
+def gpt2_layer(
+    x: Floats, w: Weights, *, heads: int, eps: float, activation: Activation = "gelu"
+) -> Results:
+    """Pre-LayerNorm decoder layer with GELU and causal attention."""
     normalized = layer_norm(x, w["norm1.gamma"], w["norm1.beta"], eps)
     q, k, v = (normalized @ w[f"w{name}"].T + w[f"b{name}"] for name in "qkv")
     mixed = attention(q, k, v, heads, heads, True, None)
     residual = x + mixed @ w["wo"].T + w["bo"]
     normalized = layer_norm(residual, w["norm2.gamma"], w["norm2.beta"], eps)
-    hidden = gelu(normalized @ w["w_up"].T + w["b_up"])
+    hidden = GELUS[activation](normalized @ w["w_up"].T + w["b_up"])
     return Results(
         q, k, v, mixed, residual, hidden, residual + hidden @ w["w_down"].T + w["b_down"]
     )

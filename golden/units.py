@@ -21,15 +21,17 @@ EXP_TABLE_BITS = 11
 
 
 def products(fmt: Format, a: Blocks, b: Blocks) -> tuple[Floats, Bools]:
-    """Dot products of the blocks ``a[m]`` and ``b[n]``, each rounded once: shape ``[m, n]``.
+    """Dot products of blocks ``a[..., m]`` and ``b[..., n]``, rounded once: ``[..., m, n]``.
 
-    The integer dot product of two blocks is exact; with the two exponents it
-    enters the float format in a single rounding.
+    The integer dot product of two blocks is exact (in float32, too: it is below 2**24);
+    with the two exponents it enters the float format in a single rounding.
     """
-    dots = a.mantissas.astype(np.float64) @ b.mantissas.astype(np.float64).T
-    exponents = a.exponents.astype(np.int64)[:, None] + b.exponents.astype(np.int64)
+    dots = a.mantissas.astype(np.float32) @ b.mantissas.astype(np.float32).swapaxes(-1, -2)
+    # Powers of two, exact: the smallest product of two is a subnormal of float64.
+    scale_a = np.ldexp(1.0, a.exponents.astype(np.int32) - MANTISSA_SHIFT)[..., :, None]
+    scale_b = np.ldexp(1.0, b.exponents.astype(np.int32) - MANTISSA_SHIFT)[..., None, :]
     with np.errstate(over="ignore"):  # beyond float64, thus beyond the format: saturates
-        return fmt.round_flag(np.ldexp(dots, exponents - 2 * MANTISSA_SHIFT))
+        return fmt.round_flag(dots * scale_a * scale_b)
 
 
 def statistics(fmt: Format, a: Blocks, squares: bool) -> tuple[Floats, Bools]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The accelerator: scheduler, T tiles in lock-step, reduction tree, gather network, host port."""
+"""The accelerator: scheduler, T tiles in lock-step, reduction tree, gather network, its ports."""
 
 from functools import reduce
 from operator import or_
@@ -12,8 +12,14 @@ from afternorm.config import Config
 from afternorm.isa import Engine, Flag
 from afternorm.memory_map import ADDRESS_BITS, Status, host_width
 from hdl.arith.delay import delay
+from hdl.dma.arbiter import ReadArbiter
+from hdl.dma.fetch import Fetch
+from hdl.dma.guard import WriteGuard
+from hdl.dma.load import LoadEngine
+from hdl.dma.store import StoreEngine
 from hdl.gather import Gather
 from hdl.host import HostPort
+from hdl.interfaces import DramRead, DramWrite
 from hdl.once import once
 from hdl.reduce.tree import ReductionTree
 from hdl.registers import Registers
@@ -22,7 +28,7 @@ from hdl.tile import TILE_ENGINES, Tile
 
 
 class Accelerator(wiring.Component):
-    """The whole accelerator behind one host port.
+    """The whole accelerator, between a host port and DRAM.
 
     Parameters
     ----------
@@ -34,6 +40,7 @@ class Accelerator(wiring.Component):
         mapped by `afternorm.memory_map`.
     response : stream out. The word of each read, in order.
     interrupt : out. The program is done, or stopped with an error.
+    dram_read, dram_write : out. Programs are read, and what LOAD and STORE move.
     """
 
     def __init__(self, *, config: Config):
@@ -45,6 +52,8 @@ class Accelerator(wiring.Component):
                 "request": In(stream.Signature(request)),
                 "response": Out(stream.Signature(width)),
                 "interrupt": Out(1),
+                "dram_read": Out(DramRead(config)),
+                "dram_write": Out(DramWrite(config)),
             }
         )
 
@@ -60,11 +69,17 @@ class Accelerator(wiring.Component):
         ]
         in_machine = DomainRenamer("machine")
         scheduler = Scheduler(config=c)
+        fetch = Fetch(config=c)
         gather = Gather(config=c)
+        load = LoadEngine(config=c)
+        store = StoreEngine(config=c)
         tree = ReductionTree(config=c)
         tiles = [once(Tile, config=c) for _ in range(c.tiles)]
         m.submodules.scheduler = in_machine(scheduler)
+        m.submodules.fetch = in_machine(fetch)
         m.submodules.gather = in_machine(gather)
+        m.submodules.load = in_machine(load)
+        m.submodules.store = in_machine(store)
         m.submodules.tree = in_machine(tree)
         for number, tile in enumerate(tiles):
             m.submodules[f"tile{number}"] = in_machine(tile)
@@ -75,12 +90,10 @@ class Accelerator(wiring.Component):
         wiring.connect(m, wiring.flipped(self.request), host.request)
         wiring.connect(m, wiring.flipped(self.response), host.response)
         m.d.comb += [
-            scheduler.program_valid.eq(host.program_valid),
-            scheduler.program_index.eq(host.program_index),
-            scheduler.program_granules.eq(host.program_granules),
-            scheduler.program_data.eq(host.program_data),
             scheduler.start.eq(registers.start),
-            scheduler.start_index.eq(registers.start_index),
+            fetch.start.eq(registers.start),
+            fetch.address.eq(registers.start_address),
+            fetch.halt.eq(scheduler.halt),
             registers.write.eq(host.register_write),
             registers.index.eq(host.register_index),
             registers.w_data.eq(host.register_out),
@@ -98,6 +111,21 @@ class Accelerator(wiring.Component):
             ),
         ]
 
+        # The ways to DRAM outlive a reset of the machine, until everything under way has come.
+        m.submodules.arbiter = arbiter = ReadArbiter(config=c, ports=2)
+        m.submodules.guard = guard = WriteGuard(config=c)
+        m.d.comb += [
+            arbiter.flush.eq(registers.reset),
+            guard.flush.eq(registers.reset),
+            registers.unsettled.eq(~arbiter.idle | ~guard.idle),
+        ]
+        wiring.connect(m, fetch.o, scheduler.i)
+        wiring.connect(m, fetch.dram, arbiter.readers[0])
+        wiring.connect(m, load.read, arbiter.readers[1])
+        wiring.connect(m, store.write, guard.writer)
+        wiring.connect(m, arbiter.dram, wiring.flipped(self.dram_read))
+        wiring.connect(m, guard.dram, wiring.flipped(self.dram_write))
+
         for engine in TILE_ENGINES:
             name = engine.name.lower()
             source = getattr(scheduler, f"o_{name}")
@@ -108,18 +136,35 @@ class Accelerator(wiring.Component):
             for signal in ("early", "done", "busy"):
                 m.d.comb += getattr(scheduler, signal)[engine].eq(getattr(tile, signal)[engine])
             m.d.comb += registers.conflict[engine].eq(tile.conflict[engine])
-        wiring.connect(m, scheduler.o_gather, gather.i)
-        for signal in ("early", "done", "busy"):
-            m.d.comb += getattr(scheduler, signal)[Engine.GATHER].eq(getattr(gather, signal))
-        m.d.comb += [
-            registers.conflict[Engine.GATHER].eq(gather.conflict),
-            registers.busy.eq(scheduler.busy),
-        ]
+        for engine, unit in (
+            (Engine.GATHER, gather),
+            (Engine.LOAD, load),
+            (Engine.STORE, store),
+        ):
+            wiring.connect(m, getattr(scheduler, f"o_{engine.name.lower()}"), unit.i)
+            for signal in ("early", "done", "busy"):
+                m.d.comb += getattr(scheduler, signal)[engine].eq(getattr(unit, signal))
+            m.d.comb += registers.conflict[engine].eq(unit.conflict)
+        m.d.comb += registers.busy.eq(scheduler.busy)
 
-        m.d.comb += [
-            gather.read.ready.eq(tile.gather_read.ready),
-            gather.write.ready.eq(tile.gather_write.ready),
-        ]
+        # What the shared engines ask of the tiles' memories, by port of a tile.
+        reads = {
+            "gather_read": gather.read,
+            "store_blocks": store.read,
+            "store_floats": store.vector,
+        }
+        writes = {
+            "gather_write": gather.write,
+            "load_blocks": load.write,
+            "load_floats": load.vector,
+        }
+        for name, port in (reads | writes).items():
+            m.d.comb += port.ready.eq(getattr(tile, name).ready)
+            for each in tiles:
+                target = getattr(each, name)
+                m.d.comb += [target.valid.eq(port.valid), target.address.eq(port.address)]
+                if name in writes:
+                    m.d.comb += target.data.eq(port.data)
         # The reduce engines flag the overflows of statistics; those of vector passes are left.
         passes = tree.overflow.any() & ~delay(m, tile.tree_statistics, tree.latency)
         flags = [passes << Flag.VECTOR_OVERFLOW]
@@ -128,12 +173,10 @@ class Accelerator(wiring.Component):
             wiring.connect(m, host.tiles[number], each.host)
             m.d.comb += [
                 each.tree_overflow.eq(tree.overflow),
-                each.gather_read.valid.eq(gather.read.valid),
-                each.gather_read.address.eq(gather.read.address),
+                each.load_enable.eq(load.tiles[number]),
                 gather.tile_data[number].eq(each.gather_read.data),
-                each.gather_write.valid.eq(gather.write.valid),
-                each.gather_write.address.eq(gather.write.address),
-                each.gather_write.data.eq(gather.write.data),
+                store.tile_blocks[number].eq(each.store_blocks.data),
+                store.tile_floats[number].eq(each.store_floats.data),
             ]
             flags.append(each.flags)
         m.d.sync += registers.flags.eq(reduce(or_, flags))

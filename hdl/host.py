@@ -11,10 +11,8 @@ more than these two streams.
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
 
 from afternorm.config import Config
-from afternorm.isa import GRANULE_BITS, INSTRUCTION_BITS
 from afternorm.memory_map import (
     ADDRESS_BITS,
     ALL_TILES,
@@ -24,7 +22,6 @@ from afternorm.memory_map import (
     Region,
     float_slot,
     host_width,
-    program_words,
 )
 from hdl.interfaces import (
     SCRATCHPAD_LATENCY,
@@ -81,7 +78,6 @@ class HostPort(wiring.Component):
     request : stream in. Address, whether it writes, and data (`host_width` bits).
     response : stream out. The word of each read, in order.
     tiles : the tiles' memories.
-    program_valid, program_index, program_granules, program_data : out. As in `Scheduler`.
     register_write, register_index, register_out : out. A register write.
     register_in : in. The register at `register_index`, a cycle later.
     """
@@ -95,10 +91,6 @@ class HostPort(wiring.Component):
                 "request": In(stream.Signature(request)),
                 "response": Out(stream.Signature(self.width)),
                 "tiles": Out(TileHost(config)).array(config.tiles),
-                "program_valid": Out(1),
-                "program_index": Out(16),
-                "program_granules": Out(INSTRUCTION_BITS // GRANULE_BITS),
-                "program_data": Out(INSTRUCTION_BITS),
                 "register_write": Out(1),
                 "register_index": Out(8),
                 "register_out": Out(COUNTER_BITS),
@@ -125,16 +117,7 @@ class HostPort(wiring.Component):
         waited = Signal(range(SCRATCHPAD_LATENCY + 1))
         chosen = Signal(range(max(2, c.tiles)))
 
-        # A program word is a whole instruction or a part of one.
-        parts = program_words(c)
-        part_bits = exact_log2(parts)
-        granules = self.width // GRANULE_BITS
-        total = INSTRUCTION_BITS // GRANULE_BITS
-        part = address.index[:part_bits] if part_bits else Const(0)
         m.d.comb += [
-            self.program_index.eq(address.index[part_bits:]),
-            self.program_data.eq(request.data.replicate(-(-total // granules))),
-            self.program_granules.eq(((1 << granules) - 1) << (part * granules)),
             self.register_index.eq(address.index),
             self.register_out.eq(request.data),
         ]
@@ -198,7 +181,7 @@ class HostPort(wiring.Component):
                     pending.eq(0),
                 ]
                 with m.If(self.request.valid):
-                    with m.If(new.region <= Region.PROGRAM):
+                    with m.If(new.region == Region.REGISTERS):
                         pass
                     with m.Elif((new.tile == ALL_TILES) & self.request.payload.write):
                         m.d.sync += pending.eq(-1)
@@ -209,10 +192,7 @@ class HostPort(wiring.Component):
                 m.d.sync += pending.eq(pending & ~accepted)
                 with m.If((pending & ~accepted) == 0):
                     with m.If(request.write):
-                        m.d.comb += [
-                            self.program_valid.eq(address.region == Region.PROGRAM),
-                            self.register_write.eq(address.region == Region.REGISTERS),
-                        ]
+                        m.d.comb += self.register_write.eq(address.region == Region.REGISTERS)
                         m.next = "IDLE"
                     with m.Else():
                         m.next = "READ"

@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from afternorm.config import Config
-from afternorm.isa import BODIES, Opcode
+from afternorm.isa import BODIES, DRAM_ADDRESS, Opcode
 from hdl.arith.format import float_layout
 
 SCRATCHPAD_LATENCY = 2
@@ -91,6 +91,56 @@ def scratchpad_read(config: Config) -> ReadPort:
 def scratchpad_write(config: Config) -> WritePort:
     """A scratchpad writer's port: one block a transfer."""
     return WritePort(config.scratchpad_depth, block_layout(config.block))
+
+
+BURST_BITS = 8
+"""A burst has 1 to ``2**BURST_BITS - 1`` beats."""
+
+
+def burst_layout(config: Config) -> data.StructLayout:
+    """A burst: its first byte's address, a multiple of the beat's bytes, and its beats (not 0)."""
+    return data.StructLayout({"address": DRAM_ADDRESS, "beats": BURST_BITS})
+
+
+class DramRead(wiring.Signature):
+    """Reads of DRAM, seen from the reader.
+
+    Members
+    -------
+    request : stream out. Bursts.
+    beats : stream in. Their beats, `dram_width` bits each, in the order of the requests.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__(
+            {
+                "request": Out(stream.Signature(burst_layout(config))),
+                "beats": In(stream.Signature(config.dram_width)),
+            }
+        )
+
+
+class DramWrite(wiring.Signature):
+    """Writes of DRAM, seen from the writer.
+
+    Members
+    -------
+    request : stream out. Bursts; a burst's beats may be offered before or after it.
+    beats : stream out. Beats in the order of the requests, with a strobe bit a byte.
+    written : in. A pulse a burst, in order: every later read sees it.
+    """
+
+    def __init__(self, config: Config):
+        beat = data.StructLayout(
+            {"data": config.dram_width, "strobe": config.dram_width // 8, "last": 1}
+        )
+        super().__init__(
+            {
+                "request": Out(stream.Signature(burst_layout(config))),
+                "beats": Out(stream.Signature(beat)),
+                "written": In(1),
+            }
+        )
 
 
 class AccumulatorRead(wiring.Signature):

@@ -4,7 +4,7 @@
 The map is `afternorm.memory_map`'s.  Counters count while a program runs and
 are cleared by its start.  A written reset bit holds everything but memories and
 host port in reset for `RESET_CYCLES` cycles, long enough for every pipeline to
-run empty.
+run empty, and longer while `unsettled`; a start in that time takes effect after it.
 """
 
 from amaranth import *
@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 
 from afternorm.isa import Engine, Flag
 from afternorm.memory_map import COUNTER_BITS, REGISTERS, RESET_CYCLES, Counter, Register, Status
+from hdl.scheduler.frontend import INDEX_BITS
 
 
 class Registers(wiring.Component):
@@ -22,8 +23,9 @@ class Registers(wiring.Component):
     -------
     write, index, w_data : in. A register write.
     r_data : out. The register at `index`, a cycle later.
-    start, start_index : out. To the scheduler.
+    start, start_address : out. To scheduler and fetch.
     reset : out. Soft reset.
+    unsettled : in. Something outside the machine still answers to it.
     status, error, error_index : in. From the scheduler.
     flags : in. Pulses, by `afternorm.isa.Flag`.
     operand_read, row_issued, result_written : in. What the matmul engine does in this cycle.
@@ -39,11 +41,12 @@ class Registers(wiring.Component):
                 "w_data": In(COUNTER_BITS),
                 "r_data": Out(COUNTER_BITS),
                 "start": Out(1),
-                "start_index": Out(16),
+                "start_address": Out(COUNTER_BITS),
                 "reset": Out(1),
+                "unsettled": In(1),
                 "status": In(2),
                 "error": In(3),
-                "error_index": In(16),
+                "error_index": In(INDEX_BITS),
                 "flags": In(len(Flag)),
                 "operand_read": In(1),
                 "row_issued": In(1),
@@ -70,7 +73,7 @@ class Registers(wiring.Component):
             return count
 
         m.d.comb += values[Register.STATUS].eq(self.status)
-        m.d.comb += values[Register.ERROR].eq(Cat(self.error, Const(0, 13), self.error_index))
+        m.d.comb += values[Register.ERROR].eq(Cat(self.error, Const(0, 5), self.error_index))
         m.d.comb += cycles.eq(counter("cycles", 1))
         m.d.comb += values[Register.ROWS].eq(counter("rows", self.row_issued))
         flags = values[Register.FLAGS]
@@ -98,14 +101,22 @@ class Registers(wiring.Component):
         assert len(words) == REGISTERS
         m.d.sync += self.r_data.eq(Array(words)[self.index])
 
-        resetting = Signal(range(RESET_CYCLES + 1))
-        m.d.comb += self.reset.eq(resetting.any())
-        m.d.sync += [self.start.eq(0), resetting.eq(resetting - resetting.any())]
+        resetting, starting = Signal(range(RESET_CYCLES + 1)), Signal()
+        m.d.comb += [
+            self.reset.eq(resetting.any()),
+            self.start.eq(starting & ~self.reset),
+            values[Register.CONTROL].eq(Cat(starting, self.reset)),
+        ]
+        with m.If(~self.reset):
+            m.d.sync += starting.eq(0)
+        with m.If((resetting > 1) | ~self.unsettled):
+            m.d.sync += resetting.eq(resetting - resetting.any())
         with m.If(self.write & (self.index == Register.START)):
             m.d.sync += values[Register.START].eq(self.w_data)
         with m.If(self.write & (self.index == Register.CONTROL)):
-            m.d.sync += self.start.eq(self.w_data[0] & ~running)
+            with m.If(self.w_data[0] & ~running):
+                m.d.sync += starting.eq(1)
             with m.If(self.w_data[1]):
                 m.d.sync += resetting.eq(RESET_CYCLES)
-        m.d.comb += self.start_index.eq(values[Register.START])
+        m.d.comb += self.start_address.eq(values[Register.START])
         return m

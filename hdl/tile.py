@@ -23,8 +23,11 @@ from hdl.arith.delay import delay
 from hdl.exp.engine import ExpEngine
 from hdl.host import TileHost
 from hdl.interfaces import (
+    ReadPort,
     TreePort,
+    WritePort,
     engine_payload,
+    floats_layout,
     scratchpad_read,
     scratchpad_write,
 )
@@ -37,7 +40,7 @@ from hdl.reduce.tree import tree_latency
 from hdl.vector.engine import VectorEngine
 
 TILE_ENGINES = (Engine.MATMUL, Engine.EXP, Engine.VECTOR, Engine.REDUCE)
-"""The engines that every tile has; the gather network is shared."""
+"""The engines that every tile has; gather network, load and store engine are shared."""
 
 
 class Tile(wiring.Component):
@@ -57,6 +60,9 @@ class Tile(wiring.Component):
     tree, tree_statistics : to the reduction tree and back; whether the floats are statistics.
     tree_overflow : in. A lane of the sum was saturated.
     gather_read, gather_write : the gather network's scratchpad ports.
+    load_blocks, load_floats : the load engine's ports to scratchpad and vector memory.
+    load_enable : in. This tile takes what they carry.
+    store_blocks, store_floats : the store engine's ports.
     host : the host's ways in.
     """
 
@@ -67,6 +73,7 @@ class Tile(wiring.Component):
             opcodes = [opcode for opcode, its in ENGINE_OF.items() if its == engine]
             streams[f"i_{engine.name.lower()}"] = In(stream.Signature(engine_payload(*opcodes)))
         engines = len(TILE_ENGINES)
+        words = floats_layout(config, config.lanes)
         super().__init__(
             {
                 "number": In(range(config.tiles)),
@@ -84,6 +91,11 @@ class Tile(wiring.Component):
                 "tree_overflow": In(config.lanes),
                 "gather_read": In(scratchpad_read(config)),
                 "gather_write": In(scratchpad_write(config)),
+                "load_blocks": In(scratchpad_write(config)),
+                "load_floats": In(WritePort(config.vector_depth, words)),
+                "load_enable": In(1),
+                "store_blocks": In(scratchpad_read(config)),
+                "store_floats": In(ReadPort(config.vector_depth, words)),
                 "host": In(TileHost(config)),
             }
         )
@@ -135,6 +147,14 @@ class Tile(wiring.Component):
         wiring.connect(m, exp.p, scratchpad.write_exp)
         wiring.connect(m, vector.m, scratchpad.write_vector)
         wiring.connect(m, wiring.flipped(self.gather_write), scratchpad.write_gather)
+        wiring.connect(m, wiring.flipped(self.load_blocks), scratchpad.write_load)
+        wiring.connect(m, wiring.flipped(self.store_blocks), scratchpad.read_store)
+        wiring.connect(m, wiring.flipped(self.load_floats), vector_memory.dma_write)
+        wiring.connect(m, wiring.flipped(self.store_floats), vector_memory.dma_read)
+        m.d.comb += [
+            scratchpad.load_enable.eq(self.load_enable),
+            vector_memory.dma_enable.eq(self.load_enable),
+        ]
 
         wiring.connect(m, exp.acc, matmul.exp_read)
         wiring.connect(m, vector.acc, matmul.vector_read)

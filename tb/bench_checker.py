@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checker's verdict on each instruction word, against the golden machine's."""
 
+import json
+from pathlib import Path
+
 import cocotb
 from cocotb.triggers import RisingEdge
 
@@ -9,8 +12,9 @@ from tb.stream import bounded, parameters, start
 
 @cocotb.test()
 async def verdicts(dut):
-    """Parameters: ``cases``, pairs of word (hex) and error code; ``latency``, the bound."""
+    """Parameters: ``cases``, a JSON file of words (hex) and error codes; ``latency``, the bound."""
     options = parameters()
+    cases = json.loads(Path(options["cases"]).read_text())
     dut.start.value = 0
     await start(dut)
 
@@ -20,7 +24,7 @@ async def verdicts(dut):
             if int(dut.done.value):
                 return int(dut.error.value)
 
-    for word, expected in options["cases"]:
+    for word, expected in cases:
         dut.instruction.value = int(word, 16)
         dut.start.value = 1
         await RisingEdge(dut.clk)

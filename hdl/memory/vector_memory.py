@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vector memory of a tile: words of E floats, for the vector engine and the host.
+"""The vector memory of a tile: words of E floats, for vector engine, DMA and host.
 
-One word is read and one written a cycle.  The engine's ports are always ready; the host has a
-port in the cycles in which the engine leaves it.  Data come `VECTOR_MEMORY_LATENCY` cycles
+One word is read and one written a cycle.  The engine's ports are always ready; load and store
+engine have a port in the cycles in which the vector engine leaves it, and the host in those that
+they leave.  Data come `VECTOR_MEMORY_LATENCY` cycles
 after a read was accepted; a write is seen by the reads of later cycles.  What a read gives that
 meets a write of the same word in the same cycle is not defined: block RAMs differ in it.
 """
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
@@ -30,10 +31,16 @@ class VectorMemory(wiring.Component):
         The engine's reads; always ready.
     write : In(WritePort)
         The engine's writes; always ready.
+    dma_read : In(ReadPort)
+        The store engine's reads; ready while `read` is not valid.
+    dma_write : In(WritePort)
+        The load engine's writes; ready while `write` is not valid.
+    dma_enable : In(1)
+        The word of `dma_write` is written (else its transfer has no effect).
     host_read : In(ReadPort)
-        The host's reads; ready while `read` is not valid.
+        The host's reads; ready while neither `read` nor `dma_read` is valid.
     host_write : In(WritePort)
-        The host's writes; ready while `write` is not valid.
+        The host's writes; ready while neither `write` nor `dma_write` is valid.
     """
 
     def __init__(self, *, config: Config) -> None:
@@ -43,6 +50,9 @@ class VectorMemory(wiring.Component):
             {
                 "read": In(ReadPort(config.vector_depth, words)),
                 "write": In(WritePort(config.vector_depth, words)),
+                "dma_read": In(ReadPort(config.vector_depth, words)),
+                "dma_write": In(WritePort(config.vector_depth, words)),
+                "dma_enable": In(1),
                 "host_read": In(ReadPort(config.vector_depth, words)),
                 "host_write": In(WritePort(config.vector_depth, words)),
             }
@@ -59,20 +69,25 @@ class VectorMemory(wiring.Component):
         )
         read, write = memory.read_port(), memory.write_port()
         register = Signal(words, reset_less=True)
-        engine_reads, engine_writes = self.read.valid, self.write.valid
-        m.d.comb += [
-            self.read.ready.eq(1),
-            self.write.ready.eq(1),
-            self.host_read.ready.eq(~engine_reads),
-            self.host_write.ready.eq(~engine_writes),
-            read.addr.eq(Mux(engine_reads, self.read.address, self.host_read.address)),
-            write.en.eq(engine_writes | self.host_write.valid),
-            write.addr.eq(Mux(engine_writes, self.write.address, self.host_write.address)),
-            write.data.eq(
-                Mux(engine_writes, self.write.data.as_value(), self.host_write.data.as_value())
-            ),
-            self.read.data.eq(register),
-            self.host_read.data.eq(register),
-        ]
+        taken = Const(0)
+        for port in (self.read, self.dma_read, self.host_read):
+            m.d.comb += [port.ready.eq(~taken), port.data.eq(register)]
+            with m.If(port.valid & ~taken):
+                m.d.comb += read.addr.eq(port.address)
+            taken = taken | port.valid
+        taken = Const(0)
+        for port, enable in (
+            (self.write, 1),
+            (self.dma_write, self.dma_enable),
+            (self.host_write, 1),
+        ):
+            m.d.comb += port.ready.eq(~taken)
+            with m.If(port.valid & ~taken):
+                m.d.comb += [
+                    write.en.eq(enable),
+                    write.addr.eq(port.address),
+                    write.data.eq(port.data.as_value()),
+                ]
+            taken = taken | port.valid
         m.d.sync += register.eq(read.data)
         return m

@@ -20,7 +20,8 @@ from afternorm.config import Config
 from afternorm.isa import SIGNALS, WAITS, Opcode
 from hdl.interfaces import engine_payload
 
-INDEX_BITS = 16
+INDEX_BITS = 24
+"""Of an instruction's number in its program."""
 IN_FLIGHT = 8
 """Instructions of an engine that are granted and not done."""
 

@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scheduler: program memory, fetch, legality, one front end an engine, semaphores.
+"""The scheduler: legality, one front end an engine, semaphores.
 
-Instructions are fetched in order, checked, and put into the queue of their
-engine; a full queue holds up those behind it.  It has no policy of its own:
-what runs beside what is decided by the program's semaphores alone.
+Instructions come in order from `hdl.dma.fetch`, are checked, and put into the
+queue of their engine; a full queue holds up those behind it.  It has no policy
+of its own: what runs beside what is decided by the program's semaphores alone.
 
-END stops the fetching; the machine is done when every engine is idle.  An
+END is the last that is taken; the machine is done when every engine is idle.  An
 illegal instruction stops it before it has any effect, a semaphore overflow at
 once, and a watchdog when for `watchdog_cycles` cycles nothing was granted,
-signalled, dispatched or executed.
+signalled, dispatched or executed, not counting those of waiting for DRAM.
 """
 
 from amaranth import *
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from afternorm.config import Config
 from afternorm.isa import (
     ENGINE_OF,
-    GRANULE_BITS,
     INSTRUCTION_BITS,
     SIGNALS,
     WAITS,
@@ -36,11 +34,10 @@ from hdl.scheduler.semaphores import Semaphores
 OPCODES = {
     engine: tuple(opcode for opcode, its in ENGINE_OF.items() if its == engine) for engine in Engine
 }
-GRANULES = INSTRUCTION_BITS // GRANULE_BITS
 
 
 class Scheduler(wiring.Component):
-    """Fetches a program and feeds the engines.
+    """Takes a program and feeds the engines.
 
     Parameters
     ----------
@@ -48,12 +45,12 @@ class Scheduler(wiring.Component):
 
     Members
     -------
-    start, start_index : in. Begin at that instruction.
-    program_valid, program_index, program_granules, program_data : in. Writes the program
-        memory, granule by granule.
+    start : in. Begin; ignored while a program runs, and after an error.
+    i : stream in. The program's instructions, to END.
+    halt : out. No program runs: no instruction is wanted.
     o_<engine> : streams out, one an engine.
     early, done, busy : in. The engines' pulses, and that they work; by engine.
-    status, error, error_index : out. See `afternorm.memory_map`.
+    status, error, error_index : out. See `afternorm.memory_map`; the first instruction has index 0.
     waiting, starved : out. By engine, for the counters; only while the engine is not busy.
     """
 
@@ -67,11 +64,8 @@ class Scheduler(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "start_index": In(INDEX_BITS),
-                "program_valid": In(1),
-                "program_index": In(INDEX_BITS),
-                "program_granules": In(GRANULES),
-                "program_data": In(INSTRUCTION_BITS),
+                "i": In(stream.Signature(INSTRUCTION_BITS)),
+                "halt": Out(1),
                 **streams,
                 "early": In(engines),
                 "done": In(engines),
@@ -89,21 +83,10 @@ class Scheduler(wiring.Component):
         c = self.config
         engines = list(Engine)
 
-        m.submodules.program = program = Memory(
-            shape=unsigned(INSTRUCTION_BITS), depth=c.program_depth, init=[]
-        )
-        write, read = program.write_port(granularity=GRANULE_BITS), program.read_port()
-        m.d.comb += [
-            write.en.eq(Mux(self.program_valid, self.program_granules, 0)),
-            write.addr.eq(self.program_index),
-            write.data.eq(self.program_data),
-        ]
-
         m.submodules.checker = checker = Checker(config=c)
         m.submodules.semaphores = semaphores = Semaphores(
             count=c.semaphores, waiters=len(engines), signallers=2 * len(engines)
         )
-        halt = Signal()
         frontends = []
         for engine in engines:
             frontend = Frontend(config=c, opcodes=OPCODES[engine])
@@ -113,7 +96,7 @@ class Scheduler(wiring.Component):
             m.d.comb += [
                 frontend.early.eq(self.early[engine]),
                 frontend.done.eq(self.done[engine]),
-                frontend.halt.eq(halt),
+                frontend.halt.eq(self.halt),
                 frontend.grant.eq(semaphores.grant[engine]),
                 semaphores.ask[engine].eq(frontend.ask),
                 semaphores.ask_set[engine].eq(frontend.ask_set),
@@ -165,14 +148,12 @@ class Scheduler(wiring.Component):
                 | semaphores.grant.any()
             ),
             running.eq(self.status == Status.RUNNING),
-            halt.eq(~running),
-            read.en.eq(1),
-            read.addr.eq(index),
+            self.halt.eq(~running),
             checker.instruction.eq(instruction),
         ]
         with m.If(progress | ~running):
             m.d.sync += quiet.eq(0)
-        with m.Else():
+        with m.Elif(~self.i.ready):
             m.d.sync += quiet.eq(quiet + 1)
         expired = quiet == c.watchdog_cycles
 
@@ -183,29 +164,32 @@ class Scheduler(wiring.Component):
                 self.error_index.eq(at),
             ]
 
-        # Of the heads that wait when the watchdog expires, the oldest is to blame.
-        oldest = Mux(frontends[0].waiting, frontends[0].index, (1 << INDEX_BITS) - 1)
-        for frontend in frontends[1:]:
-            younger = ~frontend.waiting | (frontend.index > oldest)
-            oldest = Mux(younger, oldest, frontend.index)
-        blamed = Signal(INDEX_BITS)
-        m.d.sync += blamed.eq(oldest)
+        # Of the heads that wait when the watchdog expires, the oldest is to blame: a register a
+        # step, as nothing moves while the watchdog counts.
+        blamed = Const((1 << INDEX_BITS) - 1)
+        for frontend in frontends:
+            oldest = Signal(INDEX_BITS, name="oldest")
+            older = frontend.waiting & (frontend.index < blamed)
+            m.d.sync += oldest.eq(Mux(older, frontend.index, blamed))
+            blamed = oldest
 
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.d.sync += [
-                        index.eq(self.start_index),
+                        index.eq(0),
                         self.status.eq(Status.RUNNING),
                         self.error.eq(Error.NONE),
                         self.error_index.eq(0),
                     ]
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.next = "DECODE"
-            with m.State("DECODE"):
-                m.d.sync += instruction.eq(read.data)
-                m.next = "CHECK"
+                m.d.comb += self.i.ready.eq(running)
+                m.d.sync += instruction.eq(self.i.payload)
+                with m.If(~running):
+                    m.next = "STOPPED"
+                with m.Elif(self.i.valid):
+                    m.next = "CHECK"
             with m.State("CHECK"):
                 m.d.comb += checker.start.eq(1)
                 m.next = "VERDICT"

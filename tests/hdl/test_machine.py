@@ -4,12 +4,15 @@
 Every word that a program writes is compared, and the sticky flags.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from afternorm.compiler.accesses import Memory
 from afternorm.compiler.assembler import Assembler
-from afternorm.isa import Engine, Error, Instruction, Opcode
-from afternorm.job import Image, Job
+from afternorm.isa import Engine, Error, Instruction, Opcode, Target
+from afternorm.job import DATA, Image, Job
 from afternorm.memory_map import Status
 from afternorm.simulation import build, compare, run_golden, run_rtl
 from golden.machine import MachineError
@@ -42,6 +45,45 @@ def test_comparison_sees_a_flipped_bit(seed: int) -> None:
     assert compare(job, outcome, golden).mismatches == 1
 
 
+def test_dram(seed: int) -> None:
+    """Data in DRAM before and after a job; a wrong byte is seen."""
+    rng = np.random.default_rng(seed)
+    count, exponents, target = 20, 0x400, 0x2000
+    fields = {"target": Target.BLOCKS, "count": count, "base": 7}
+    program = [
+        Instruction(
+            Opcode.LOAD, {**fields, "dram": DATA, "exponents": DATA + exponents}, signals=(0,)
+        ),
+        Instruction(
+            Opcode.STORE,
+            {**fields, "dram": DATA + target, "exponents": DATA + target + exponents},
+            waits=(0,),
+        ),
+        Instruction(Opcode.END),
+    ]
+    data = rng.integers(256, size=exponents, dtype=np.uint8).tobytes()
+    data += rng.integers(-512, 512, size=count, dtype=np.int16).tobytes()
+    written = [(DATA + target, count * TINY.block), (DATA + target + exponents, 2 * count)]
+    job = Job(
+        TINY,
+        program,
+        Image.empty(TINY),
+        {},
+        {Memory.SCRATCHPAD: np.arange(7, 7 + count)},
+        dram=data,
+        dram_written=written,
+    )
+    outcome = run_exact(job, seed)
+    assert outcome.dram == [data[: written[0][1]], data[exponents:]]
+    wrong = bytearray(outcome.dram[0])
+    wrong[5] ^= 1
+    comparison = compare(
+        job, replace(outcome, dram=[bytes(wrong), *outcome.dram[1:]]), run_golden(job)
+    )
+    assert comparison.mismatches == 1
+    assert f"{DATA + target + 5:#x}" in comparison.first
+
+
 def stopping(instruction: Instruction) -> Job:
     """A program with two harmless instructions before the one that stops it."""
     assembler = Assembler(TINY)
@@ -65,7 +107,7 @@ def stopping(instruction: Instruction) -> Job:
             Instruction(Opcode.GATHER, {"rows": 1, "blocks": 2, "dst_block": 1 << 15}),
             Error.ADDRESS,
         ),
-        (Instruction(Opcode.SYNC, {"engine": Engine.EXP}, waits=(40,)), Error.SEMAPHORE),
+        (Instruction(Opcode.SYNC, {"engine": Engine.EXP}, waits=(50,)), Error.SEMAPHORE),
         (Instruction(Opcode.SYNC, {"engine": Engine.EXP}, early=61), Error.SEMAPHORE),
         (Instruction(Opcode.SYNC, {"engine": 7}), Error.OPERAND),
         (Instruction(Opcode.SYNC, {"engine": Engine.VECTOR}, waits=(9,)), Error.DEADLOCK),
@@ -87,7 +129,7 @@ def test_illegal_opcode(seed: int) -> None:
     """A word that is no instruction, and memory that was never written."""
     job = stopping(Instruction(Opcode.SYNC))
     words = [i.pack() for i in job.program]
-    for word in (9, 0):
+    for word in (10, 0):
         words[2] = word
         outcome = run_rtl(job, build(TINY), seed=seed, program=words, max_cycles=20_000)
         assert (outcome.error, outcome.error_index) == (Error.OPCODE, 2)

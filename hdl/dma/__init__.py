@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DRAM side: program fetch, LOAD and STORE, and what they share."""
