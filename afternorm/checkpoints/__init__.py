@@ -1,163 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers to compile: from checkpoints, or made from a seed."""
+"""Models and layers to compile: from checkpoints, or made from a seed."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from afternorm.checkpoints.huggingface import load_folder
+from afternorm.checkpoints.layer import (
+    ARCHS,
+    Arch,
+    Floats,
+    Layer,
+    seeded_input,
+    seeded_layer,
+)
+from afternorm.checkpoints.llama2c import load_file
+from afternorm.checkpoints.model import Model, Tokenizer, seeded_model
+from afternorm.errors import CheckpointError
+from afternorm.models import ADDER
 
-from golden import reference
+__all__ = [
+    "ARCHS",
+    "MODELS_VARIABLE",
+    "Arch",
+    "Floats",
+    "Layer",
+    "Model",
+    "Tokenizer",
+    "find_checkpoint",
+    "load_model",
+    "locate",
+    "seeded_input",
+    "seeded_layer",
+    "seeded_model",
+]
 
-Floats = NDArray[np.float64]
-Arch = Literal["llama", "bert", "gpt2"]
-ARCHS: tuple[Arch, ...] = ("llama", "bert", "gpt2")
 MODELS_VARIABLE = "AFTERNORM_MODELS"
 """Environment variable that names a folder of checkpoints."""
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One transformer layer.
+def load_model(path: Path, tokenizer: Path | None = None) -> Model:
+    """Read a checkpoint: a Hugging Face folder with a config.json, or a file of llama2.c.
 
-    Attributes
+    Parameters
     ----------
-    arch : its kind (see `golden.reference`): which normalization, where, and which functions.
-    heads, kv_heads : attention heads, and those of keys and values; equal but for LLaMA.
-    eps : the normalizations' epsilon.
-    weights : float64 arrays by name, as `golden.reference` names them.
-    theta : base of the rotary embedding (LLaMA).
+    tokenizer
+        Its tokenizer, if it does not lie where it is looked for: in the folder as
+        `tokenizer.json`; beside the file as `tokN.bin` with N tokens, or as `tokenizer.bin`,
+        if that one has as many tokens as the model.  A model without any can be run on tokens,
+        not on texts.
 
     Raises
     ------
-    ValueError
-        If the weights' shapes do not fit together; the message names the weight.
+    CheckpointError
+        If a file cannot be read, is truncated or of another kind, or has options, shapes or
+        values that cannot be used.
     """
-
-    arch: Arch
-    heads: int
-    kv_heads: int
-    eps: float
-    weights: dict[str, Floats]
-    theta: float = 10000.0
-
-    def __post_init__(self) -> None:
-        if self.arch not in ARCHS:
-            raise ValueError(f"arch must be one of {', '.join(ARCHS)}, not {self.arch!r}")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads={self.heads} is no multiple of kv_heads={self.kv_heads}")
-        if self.weights["wq"].shape[0] % self.heads:
-            raise ValueError(f"wq has {self.weights['wq'].shape[0]} rows for {self.heads} heads")
-        if self.arch == "llama" and self.head_dim % 2:
-            raise ValueError(f"the rotary embedding needs an even head_dim, not {self.head_dim}")
-        for name, shape in self.shapes().items():
-            if name not in self.weights:
-                raise ValueError(f"the layer has no {name}")
-            if self.weights[name].shape != shape:
-                raise ValueError(f"{name} has shape {self.weights[name].shape}, not {shape}")
-
-    @property
-    def dim(self) -> int:
-        """Features of a token."""
-        return int(self.weights["wq"].shape[1])
-
-    @property
-    def head_dim(self) -> int:
-        """Features of a head."""
-        return int(self.weights["wq"].shape[0]) // self.heads
-
-    @property
-    def hidden(self) -> int:
-        """Features between the projections of the feed-forward part."""
-        return int(self.weights["w_up"].shape[0])
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape that every weight must have."""
-        return _shapes(self.arch, self.dim, self.hidden, self.heads, self.kv_heads, self.head_dim)
-
-    def reference(self, x: Floats, length: int | None = None) -> reference.Results:
-        """The layer in float64; keys from `length` on are masked (BERT)."""
-        if self.arch == "llama":
-            return reference.llama_layer(
-                x,
-                self.weights,
-                heads=self.heads,
-                kv_heads=self.kv_heads,
-                eps=self.eps,
-                theta=self.theta,
-            )
-        if self.arch == "bert":
-            return reference.bert_layer(
-                x, self.weights, heads=self.heads, eps=self.eps, length=length
-            )
-        return reference.gpt2_layer(x, self.weights, heads=self.heads, eps=self.eps)
+    if path.is_dir():
+        return load_folder(path, tokenizer)
+    if not path.exists():
+        raise CheckpointError(f"cannot read {path}: there is no such file or folder")
+    return load_file(path, tokenizer)
 
 
-def _shapes(
-    arch: Arch, dim: int, hidden: int, heads: int, kv_heads: int, head_dim: int
-) -> dict[str, tuple[int, ...]]:
-    wide, narrow = heads * head_dim, kv_heads * head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "norm1.gamma": (dim,),
-        "wq": (wide, dim),
-        "wk": (narrow, dim),
-        "wv": (narrow, dim),
-        "wo": (dim, wide),
-        "norm2.gamma": (dim,),
-        "w_up": (hidden, dim),
-        "w_down": (dim, hidden),
-    }
-    if arch == "llama":
-        return shapes | {"w_gate": (hidden, dim)}
-    return shapes | {
-        "norm1.beta": (dim,),
-        "norm2.beta": (dim,),
-        "bq": (wide,),
-        "bk": (narrow,),
-        "bv": (narrow,),
-        "bo": (dim,),
-        "b_up": (hidden,),
-        "b_down": (dim,),
-    }
+def locate(path: Path) -> Path:
+    """Where a checkpoint lies that the user calls `path`.
 
-
-def seeded_layer(
-    arch: Arch,
-    seed: int,
-    *,
-    dim: int = 64,
-    heads: int = 4,
-    kv_heads: int | None = None,
-    hidden: int = 128,
-    head_dim: int | None = None,
-) -> Layer:
-    """A layer with random weights of realistic sizes; gamma has a few outliers."""
-    rng = np.random.default_rng([seed, ARCHS.index(arch)])
-    if kv_heads is None:
-        kv_heads = heads
-    if head_dim is None:
-        head_dim = dim // heads
-    weights = {}
-    for name, shape in _shapes(arch, dim, hidden, heads, kv_heads, head_dim).items():
-        if len(shape) == 2:
-            weights[name] = rng.normal(0.0, shape[1] ** -0.5, shape)
-        elif name.endswith("gamma"):
-            outliers = rng.random(shape) < 0.03
-            weights[name] = rng.lognormal(0.0, 0.3, shape) * np.where(outliers, 6.0, 1.0)
-        else:
-            weights[name] = rng.normal(0.0, 0.1, shape)
-    eps = {"llama": 1e-5, "bert": 1e-12, "gpt2": 1e-5}[arch]
-    return Layer(arch, heads, kv_heads, eps, weights)
-
-
-def seeded_input(layer: Layer, seed: int, tokens: int) -> Floats:
-    """Rows for a layer whose sizes spread by a factor of 4 to 16, with a few large features."""
-    rng = np.random.default_rng([seed, tokens])
-    x = rng.normal(0.0, 1.0, (tokens, layer.dim))
-    x *= np.where(rng.random(layer.dim) < 0.02, 5.0, 1.0)
-    return np.asarray(x * np.exp2(rng.uniform(-2.0, 2.0, (tokens, 1))))
+    What there is comes first, then what the folder that `AFTERNORM_MODELS` names has of that
+    name, then, as ``adder``, the model that comes with the package.
+    """
+    folder = os.environ.get(MODELS_VARIABLE)
+    if not path.exists() and folder and (Path(folder) / path).exists():
+        return Path(folder) / path
+    return ADDER if not path.exists() and str(path) == ADDER.name else path
 
 
 def find_checkpoint(name: str) -> Path | None:

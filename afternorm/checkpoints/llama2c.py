@@ -9,21 +9,20 @@ does not share the embedding), then float32 tensors.  A tokenizer is an int32
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from afternorm.checkpoints import Layer
+from afternorm.checkpoints.layer import Layer
+from afternorm.checkpoints.model import Model, check_ids, check_text
 from afternorm.errors import CheckpointError
-from golden.reference import rms_norm
-
-Floats = NDArray[np.float64]
 
 EPS = 1e-5
 BOS, EOS = 1, 2
+"""Either ends a text: in training, BOS of the next one follows."""
 _BYTES = 3
 """Id of the token of byte 0; ids below are unknown, begin and end of a text."""
 _HEADER = struct.Struct("<7i")
@@ -32,73 +31,32 @@ _VERSIONED = 0x616B3432
 _DIM_MAX = 1 << 20
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A language model.
+def load_file(path: Path, tokenizer: Path | None = None) -> Model:
+    """Read a checkpoint with its tokenizer.
 
-    Attributes
-    ----------
-    context : the most tokens it was trained for.
-    embedding : ``[vocabulary, dim]``.
-    layers : the decoder layers.
-    gamma : of the last normalization.
-    classifier : ``[vocabulary, dim]``; the embedding, if the model shares it.
+    Without a tokenizer's path, `tokN.bin` beside it is read, N the size of the vocabulary;
+    else a `tokenizer.bin` beside it, if it has N tokens.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_checkpoint` and `load_tokenizer`.
     """
-
-    context: int
-    embedding: Floats
-    layers: tuple[Layer, ...]
-    gamma: Floats
-    classifier: Floats
-
-    def embed(self, tokens: Sequence[int]) -> Floats:
-        """The first layer's input.
-
-        Raises
-        ------
-        CheckpointError
-            If there are more tokens than the context has room for, none, or unknown ones.
-        """
-        if not 1 <= len(tokens) <= self.context:
-            raise CheckpointError(
-                f"{len(tokens)} tokens; the model's context has room for 1 to {self.context}"
-            )
-        vocabulary = len(self.embedding)
-        for token in tokens:
-            if not 0 <= token < vocabulary:
-                raise CheckpointError(f"token {token} is not in the vocabulary of {vocabulary}")
-        return self.embedding[list(tokens)]
-
-    def layer_input(self, tokens: Sequence[int], layer: int) -> Floats:
-        """The input of a layer in float64, for a text; the last layer's output for `len(layers)`.
-
-        Raises
-        ------
-        CheckpointError
-            As `embed`, and if there is no such layer.
-        """
-        if not 0 <= layer <= len(self.layers):
-            raise CheckpointError(f"there is no layer {layer}: the model has {len(self.layers)}")
-        x = self.embed(tokens)
-        for number in range(layer):
-            x = self.layers[number].reference(x).output
-        return x
-
-    def logits(self, tokens: Sequence[int]) -> Floats:
-        """``[tokens, vocabulary]`` in float64."""
-        x = self.layer_input(tokens, len(self.layers))
-        return np.asarray(rms_norm(x, self.gamma, EPS) @ self.classifier.T)
-
-    def greedy(self, tokens: Sequence[int], total: int) -> list[int]:
-        """Continue a text with the likeliest tokens until it has `total`."""
-        text = list(tokens)
-        while len(text) < total:
-            text.append(int(self.logits(text)[-1].argmax()))
-        return text
+    model = load_checkpoint(path)
+    own = path.with_name(f"tok{model.vocabulary}.bin")
+    common = path.with_name("tokenizer.bin")
+    words: Tokenizer | None = None
+    if tokenizer is not None or own.is_file():
+        words = load_tokenizer(tokenizer or own, model.vocabulary)
+    elif common.is_file():
+        # One of another size belongs to another model.
+        with suppress(CheckpointError):
+            words = load_tokenizer(common, model.vocabulary)
+    return replace(model, tokenizer=words)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a version 0 checkpoint.
+def load_checkpoint(path: Path) -> Model:
+    """Read a version 0 checkpoint, without a tokenizer.
 
     Raises
     ------
@@ -170,10 +128,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         "w_up": "w3",
         "w_down": "w2",
     }
-    return Checkpoint(
-        context,
-        tensors["token_embedding"],
-        tuple(
+    return Model(
+        name=path.stem,
+        arch="llama",
+        layers=tuple(
             Layer(
                 "llama",
                 heads,
@@ -183,8 +141,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
             )
             for number in range(layers)
         ),
-        tensors["rms_final"],
-        tensors["token_embedding" if shared else "classifier"],
+        embedding=tensors["token_embedding"],
+        positions=None,
+        final_gamma=tensors["rms_final"],
+        final_beta=None,
+        classifier=tensors["token_embedding" if shared else "classifier"],
+        context=context,
+        tokenizer=None,
+        bos=(BOS,),
+        eos=frozenset((BOS, EOS)),
     )
 
 
@@ -211,8 +176,10 @@ class Tokenizer:
         Raises
         ------
         CheckpointError
-            If the tokenizer lacks the byte of a character that it does not have.
+            If the tokenizer lacks the byte of a character that it does not have, or the text
+            is not Unicode.
         """
+        check_text(text)
         ids: list[int] = []
         for character in f" {text}" if text else "":
             token = character.encode()
@@ -233,7 +200,14 @@ class Tokenizer:
             ids[position : position + 2] = [token_id]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, without BOS and EOS."""
+        """The text of ids, without BOS and EOS.
+
+        Raises
+        ------
+        CheckpointError
+            If an id is not in the vocabulary.
+        """
+        check_ids(ids, len(self.tokens))
         pieces = []
         for number in ids:
             if number in (BOS, EOS):

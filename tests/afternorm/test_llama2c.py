@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afternorm.checkpoints import MODELS_VARIABLE, find_checkpoint
-from afternorm.checkpoints.llama2c import Checkpoint, load_checkpoint, load_tokenizer
+from afternorm.checkpoints import MODELS_VARIABLE, Model, find_checkpoint, load_model
+from afternorm.checkpoints.llama2c import load_checkpoint, load_tokenizer
 from afternorm.errors import CheckpointError
 
 DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, VOCABULARY, CONTEXT = 8, 12, 2, 2, 1, 6, 16
@@ -53,11 +53,11 @@ def write(path: Path, data: bytes) -> Path:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Checkpoint:
+def model(tmp_path: Path) -> Model:
     return load_checkpoint(write(tmp_path / "m.bin", header() + tensors().tobytes()))
 
 
-def test_tensors_are_where_they_belong(model: Checkpoint) -> None:
+def test_tensors_are_where_they_belong(model: Model) -> None:
     values = tensors().astype(np.float64)
     starts = np.cumsum((0, *SIZES))
     np.testing.assert_array_equal(model.embedding.ravel(), values[: starts[1]])
@@ -67,8 +67,10 @@ def test_tensors_are_where_they_belong(model: Checkpoint) -> None:
         stored = np.stack([layer.weights[name] for layer in model.layers])
         expected = values[starts[number + 1] : starts[number + 2]]
         np.testing.assert_array_equal(stored.ravel(), expected, err_msg=name)
-    np.testing.assert_array_equal(model.gamma, values[starts[10] : starts[11]])
+    np.testing.assert_array_equal(model.final_gamma, values[starts[10] : starts[11]])
     assert (model.layers[0].head_dim, model.layers[0].hidden, model.context) == (4, 12, 16)
+    assert (model.name, model.arch, model.dim, model.vocabulary) == ("m", "llama", 8, 6)
+    assert (model.bos, model.eos, model.tokenizer) == ((1,), {1, 2}, None)
 
 
 def test_an_untied_classifier(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_other_formats(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-def test_tokens_that_do_not_fit(model: Checkpoint) -> None:
+def test_tokens_that_do_not_fit(model: Model) -> None:
     model.layer_input([1] * CONTEXT, LAYERS)
     with pytest.raises(CheckpointError, match=r"17 tokens; .* room for 1 to 16"):
         model.layer_input([1] * (CONTEXT + 1), 0)
@@ -145,6 +147,11 @@ def test_tokens_that_do_not_fit(model: Checkpoint) -> None:
         model.embed([1, 6])
     with pytest.raises(CheckpointError, match="no layer 3: the model has 2"):
         model.layer_input([1], 3)
+    np.testing.assert_array_equal(model.embed([1], CONTEXT - 1), model.embedding[[1]])
+    with pytest.raises(CheckpointError, match=r"2 tokens after 15; .* room for 1 to 1 more"):
+        model.embed([1, 1], CONTEXT - 1)
+    with pytest.raises(CheckpointError, match="no position -1"):
+        model.embed([1], -1)
 
 
 def tokenizer_bytes(tokens: list[bytes]) -> bytes:
@@ -176,12 +183,54 @@ def test_broken_tokenizers(tmp_path: Path) -> None:
         load_tokenizer(write(tmp_path / "t.bin", broken), 9)
 
 
+def test_text_that_has_no_tokens(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(write(tmp_path / "t.bin", tokenizer_bytes(TOKENS)), len(TOKENS))
+    with pytest.raises(CheckpointError, match="no tokens for all bytes of 'abc'"):
+        tokenizer.encode("abc")
+    with pytest.raises(CheckpointError, match=r"'\\udcff' at position 1 is no Unicode character"):
+        tokenizer.encode("a\udcff")
+    for token in (-1, 9):
+        with pytest.raises(CheckpointError, match=f"token {token} is not in the vocabulary of 9"):
+            tokenizer.decode([1, token])
+
+
+WORDS = [b"<unk>", b"<s>", b"</s>", b" ", b"a", b"b"]
+
+
+def test_the_tokenizer_beside_a_model(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.bin", header() + tensors().tobytes())
+    with pytest.raises(CheckpointError, match="m has no tokenizer beside it"):
+        load_model(path).encode("a")
+    # A common one of another size belongs to another model ...
+    write(tmp_path / "tokenizer.bin", tokenizer_bytes(TOKENS))
+    assert load_model(path).tokenizer is None
+    write(tmp_path / "tokenizer.bin", tokenizer_bytes(WORDS))
+    assert load_model(path).encode("ab") == [1, 3, 4, 5]
+    # ... and one with the model's number in its name goes before it.
+    write(tmp_path / "tok6.bin", tokenizer_bytes([*WORDS[:4], b"b", b"a"]))
+    model = load_model(path)
+    assert model.encode("ab") == [1, 3, 5, 4]
+    assert model.decode([1, 3, 5, 4]) == "ab"
+    named = write(tmp_path / "named.bin", tokenizer_bytes(WORDS))
+    assert load_model(path, named).encode("ab") == [1, 3, 4, 5]
+    with pytest.raises(CheckpointError, match="holds more than 6 tokens"):
+        load_model(path, write(named, tokenizer_bytes(TOKENS)))
+    with pytest.raises(CheckpointError, match="there is no such file or folder"):
+        load_model(tmp_path / "absent.bin")
+
+
+def test_decoders_do_not_embed_texts(model: Model) -> None:
+    with pytest.raises(CheckpointError, match="m is a decoder"):
+        model.sentence([1])
+
+
 def test_the_real_model_goes_on_as_it_should() -> None:
     checkpoint, words = find_checkpoint("stories260K.bin"), find_checkpoint("tok512.bin")
     if checkpoint is None or words is None:
         pytest.skip(f"{MODELS_VARIABLE} names no folder with stories260K.bin and tok512.bin")
-    model = load_checkpoint(checkpoint)
-    tokenizer = load_tokenizer(words, len(model.embedding))
+    model = load_model(checkpoint)
+    tokenizer = load_tokenizer(words, model.vocabulary)
+    assert model.tokenizer == tokenizer
     text = "Once upon a time, there was a little girl named Lily. She loved to play"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.decode(tokenizer.encode("café 猫")) == "café 猫"
