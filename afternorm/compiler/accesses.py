@@ -6,6 +6,8 @@ hardware touches.  All tiles run the same instruction on memories of their own,
 so one set of addresses stands for all of them; a GATHER writes every tile's
 part into all of them.
 
+DRAM is touched by LOAD and STORE alone, in ranges of bytes.
+
 Besides memory words there are resources that two engines must not use at once:
 an accumulator bank (it has a single read port), the reduction tree and the
 statistics tap.  They count as words of `Memory.RESOURCE` that are written.
@@ -19,8 +21,9 @@ import numpy as np
 
 from afternorm.addressing import Indices, grid
 from afternorm.config import Config
-from afternorm.isa import Instruction, Opcode, Operand, Pair, Source, Stats
+from afternorm.isa import Instruction, Opcode, Operand, Pair, Source, Stats, Target
 from afternorm.legality import Rules, rules
+from afternorm.memory_map import EXPONENT_BYTES, float_word_bytes
 
 
 class Memory(IntEnum):
@@ -62,11 +65,13 @@ class Accesses:
     Attributes
     ----------
     reads, writes : flat arrays of words by memory; `reads` may name a word repeatedly.
+    dram : ranges of bytes in DRAM that it reads (LOAD) or writes (STORE): (first, end) each.
     row_scale_base : the first entry, where row scales are read in the order of the rows.
     """
 
     reads: dict[Memory, Indices] = field(default_factory=dict)
     writes: dict[Memory, Indices] = field(default_factory=dict)
+    dram: list[tuple[int, int]] = field(default_factory=list)
     row_scale_base: int | None = None
 
 
@@ -150,6 +155,8 @@ def accesses(config: Config, instruction: Instruction) -> Accesses:
         Opcode.REDUCE: _reduce,
         Opcode.SCAN: _scan,
         Opcode.GATHER: _gather,
+        Opcode.LOAD: _transfer,
+        Opcode.STORE: _transfer,
     }
     if instruction.opcode in handlers:
         handlers[instruction.opcode](collector, config, instruction)
@@ -157,7 +164,23 @@ def accesses(config: Config, instruction: Instruction) -> Accesses:
         instruction["a"],
         instruction["b"],
     )
-    return collector.finish(instruction["scale_base"] if by_row else None)
+    result = collector.finish(instruction["scale_base"] if by_row else None)
+    if instruction.opcode in (Opcode.LOAD, Opcode.STORE):
+        result.dram = dram_ranges(config, instruction)
+    return result
+
+
+def dram_ranges(config: Config, i: Instruction) -> list[tuple[int, int]]:
+    """Ranges of bytes, (first, end) each, that a LOAD or a STORE moves."""
+    tiles = 1 if i["shared"] else config.tiles
+    arrays = [("dram", float_word_bytes(config))]
+    if i["target"] == Target.BLOCKS:
+        arrays = [("dram", config.block), ("exponents", EXPONENT_BYTES)]
+    return [
+        (first, first + i["count"] * size)
+        for name, size in arrays
+        for first in (i[name] + tile * i[f"{name}_tile"] for tile in range(tiles))
+    ]
 
 
 def _statistics(x: _Collector, c: Config, i: Instruction, rows: int) -> None:
@@ -248,3 +271,9 @@ def _gather(x: _Collector, c: Config, i: Instruction) -> None:
         (i["rows"], i["dst_row"]),
         (blocks, i["dst_block"]),
     )
+
+
+def _transfer(x: _Collector, c: Config, i: Instruction) -> None:
+    memory = Memory.SCRATCHPAD if i["target"] == Target.BLOCKS else Memory.VECTOR
+    move = x.write if i.opcode == Opcode.LOAD else x.read
+    move(memory, i["base"], (i["count"], 1))

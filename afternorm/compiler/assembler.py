@@ -28,7 +28,7 @@ TOKENS_MAX = 255
 """What a semaphore's counter holds."""
 
 _ENGINES = len(Engine)
-_IN_ORDER = (Engine.MATMUL, Engine.EXP)
+_IN_ORDER = (Engine.MATMUL, Engine.EXP, Engine.LOAD, Engine.STORE)
 """Engines whose pipelines keep the order of their own accesses."""
 _MEMORIES = (Memory.SCRATCHPAD, Memory.VECTOR, Memory.SCALE, Memory.STAT)
 
@@ -87,6 +87,11 @@ class Assembler:
         self._known: list[Clock] = [np.zeros((2, _ENGINES), dtype=np.int64) for _ in Engine]
         self._semaphores: dict[tuple[Engine, bool, Engine], _Semaphore] = {}
         self._written = {m: np.zeros(words(config, m), dtype=bool) for m in _MEMORIES}
+        self._dram: dict[Engine, list[tuple[int, int, int]]] = {
+            Engine.LOAD: [],
+            Engine.STORE: [],
+        }
+        """Ranges of bytes that LOADs and STOREs moved: first, end, position plus 1."""
 
     def _positions(self, memory: Memory) -> Indices:
         """Per word and engine one more than the position of its last access; 0 is none."""
@@ -111,6 +116,8 @@ class Assembler:
         position = len(self._of_engine[engine])
         node = _Node(instruction, engine, position, len(self.nodes), known, known)
         own, events = self._hazards(engine, touched)
+        if touched.dram:
+            self._dram[engine] += [(first, end, position + 1) for first, end in touched.dram]
         if engine not in _IN_ORDER and own > known[_DONE, engine]:
             instruction.drain = True
             known = np.maximum(known, self._of_engine[engine][position - 1].done)
@@ -144,6 +151,10 @@ class Assembler:
             if memory == Memory.RESOURCE:
                 latest[engine] = 0  # an engine does not exclude itself
             self._collect(memory, addresses, latest, done, early)
+        for first, end in touched.dram:
+            other = Engine.STORE if engine == Engine.LOAD else Engine.LOAD
+            overlapping = (at for low, high, at in self._dram[other] if low < end and first < high)
+            done[other] = max(done[other], *overlapping, 0)
         own = int(done[engine])
         for memory, addresses in touched.reads.items():
             writers = self._writer[memory][addresses]
@@ -243,7 +254,7 @@ class Assembler:
             if len(self._semaphores) == self.config.semaphores:
                 raise CapacityError(
                     f"the program needs more than the {self.config.semaphores} semaphores; "
-                    "28 always suffice"
+                    "48 always suffice"
                 )
             self._semaphores[key] = _Semaphore(len(self._semaphores))
         return self._semaphores[key]
@@ -254,13 +265,7 @@ class Assembler:
         return {memory: np.flatnonzero(flags) for memory, flags in self._written.items()}
 
     def finish(self) -> list[Instruction]:
-        """The synchronized program, with its END.
-
-        Raises
-        ------
-        CapacityError
-            If it does not fit the program memory.
-        """
+        """The synchronized program, with its END."""
         program: list[Instruction] = []
         for node in self.nodes:
             instruction = node.instruction
@@ -282,11 +287,6 @@ class Assembler:
             if len(signals) > SIGNALS:
                 program.append(Instruction(Opcode.SYNC, dict(engine), (), signals[SIGNALS:]))
         program.append(Instruction(Opcode.END))
-        if len(program) > self.config.program_depth:
-            raise CapacityError(
-                f"the program has {len(program)} instructions; "
-                f"the program memory holds {self.config.program_depth}"
-            )
         return program
 
 

@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from afternorm.compiler.builder import Banks, Builder, Matrix, ceil_div, pieces
+from afternorm.compiler.buffers import Matrix, ceil_div, pieces
+from afternorm.compiler.builder import Banks, Builder
+from afternorm.errors import CapacityError
 from afternorm.isa import Opcode, Operand, Scale, Source, Stats
 
 Softmax = Literal["deferred", "serial", "none"]
 """`deferred`: divide what leaves the product with the values by the sum; `serial`: divide the
 probabilities before it; `none`: do not divide."""
 
-Finish = Callable[[int, int, int, dict[str, int]], None]
-"""Drains a head's result: row group, head, bank, and the fields that scale it."""
+Finish = Callable[[int, int, tuple[int, int], int, dict[str, int]], None]
+"""Drains a part of a head's result: row group, head, its features (first, count), bank, and the
+fields that scale it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Attention:
     heads, sharing : a tile's query heads, and how many of them share a key head.
     head_dim : features of a head.
     groups : queries in groups of (first, count).
+    position : of the first query among the keys.
     length : keys; those behind are masked.
     keys : keys in each tile; `length`, or less where the tiles split them.
     split : whether each tile has a slice of the keys and all heads, not a slice of the heads.
@@ -63,6 +67,7 @@ class Attention:
         sharing: int,
         head_dim: int,
         groups: list[tuple[int, int]],
+        position: int = 0,
         length: int,
         keys: int,
         split: bool,
@@ -74,7 +79,8 @@ class Attention:
         self.b = builder
         self.q, self.k, self.v = q, k, v
         self.sharing, self.head_dim = sharing, head_dim
-        self.groups, self.length, self.causal = groups, length, causal
+        self.groups, self.position = groups, position
+        self.length, self.causal = length, causal
         self.split, self.softmax, self.finish = split, softmax, finish
         self.keys = keys
         self.blocks = ceil_div(head_dim, c.block)
@@ -96,6 +102,14 @@ class Attention:
         count = min(3, (c.acc_banks + 1) // 2)
         self.score_banks = Banks(range(count))
         self.other_banks = Banks(range(count, c.acc_banks))
+        self.parts = list(pieces(head_dim, c.acc_width))
+        """A head's features, a bank each."""
+        if len(self.parts) > c.acc_banks - count:
+            raise CapacityError(
+                f"a head of {head_dim} features needs {len(self.parts)} accumulator banks of "
+                f"acc_width={c.acc_width} beside {count} for scores; there are "
+                f"acc_banks={c.acc_banks}"
+            )
         rows = max(count for _, count in groups)
         self._p = [
             builder.streamed(rows, ceil_div(min(width, keys), c.block))
@@ -104,11 +118,13 @@ class Attention:
         slots = max(1, min(4, (c.stat_depth - builder.stats_used) // rows))
         self._stats = [builder.stat_rows(rows) for _ in range(slots)]
         self._scales = [builder.scale_rows(rows) for _ in range(slots)]
-        self._bank = 0
+        self._banks: list[int] = []
 
     def _units(self, group: int, head: int, width: int) -> list[Unit]:
         first, count = self.groups[group]
-        seen = min(self.length, first + count if self.causal else self.length)
+        seen = self.length
+        if self.causal:
+            seen = min(seen, self.position + first + count)
         parts = list(pieces(min(self.keys, seen), width))
         return [
             Unit(group * self.heads + head, group, head, part, index == 0, index + 1 == len(parts))
@@ -157,14 +173,14 @@ class Attention:
                 cols=count,
                 bank=bank,
                 acc_tile=start // c.columns,
-                query_base=rows[0],
+                query_base=self.position + rows[0],
                 key_base=unit.keys[0] + start,
                 key_tile=self.keys if self.split else 0,
                 length=self.length,
                 causal=int(self.causal),
                 p_base=p.at(0, start // c.block),
-                p_row=1,
-                p_block=p.rows,
+                p_row=p.row_step,
+                p_block=p.block_step,
             )
         if self.softmax == "serial":
             self._divide(number)
@@ -176,16 +192,7 @@ class Attention:
         slot = self._slot(unit)
         p = self._probabilities(number)
         blocks = ceil_div(unit.keys[1], self.b.config.block)
-        self.b.emit(
-            Opcode.SCAN,
-            rows=rows,
-            blocks=blocks,
-            a_base=p.base,
-            a_row=1,
-            a_block=p.rows,
-            stat_base=self._stats[slot],
-            stat_first=int(unit.first),
-        )
+        self.b.scan(p.part(0, blocks), (0, rows), self._stats[slot], stat_first=int(unit.first))
         if not unit.last:
             return
         self._reduce(unit)
@@ -201,8 +208,8 @@ class Attention:
                 a=Operand.ROW_SCALE,
                 scale_base=self._scales[slot],
                 x_base=p.base,
-                x_row=1,
-                x_block=p.rows,
+                x_row=p.row_step,
+                x_block=p.block_step,
                 **self.b.to_blocks(p, 0),
             )
 
@@ -228,29 +235,27 @@ class Attention:
         slot = self._slot(unit)
         p = self._probabilities(number)
         if unit.first:
-            self._bank = self.other_banks.take()
+            self._banks = [self.other_banks.take() for _ in self.parts]
         deferred = self.softmax == "deferred"
         for start, count in pieces(unit.keys[1], self.step):
-            first = unit.first and start == 0
+            begins = unit.first and start == 0
             blocks = ceil_div(count, c.block)
-            fields = {"accumulate": int(not first)}
-            if deferred:
-                fields |= {
-                    "stats": Stats.A,
-                    "stat_base": self._stats[slot],
-                    "stat_first": int(first),
-                }
-            self.b.product(
-                p.part(start // c.block, blocks),
-                rows,
-                self.v.part((unit.keys[0] + start) // c.block, blocks),
-                (unit.head // self.sharing * self.head_dim, self.head_dim),
-                self._bank,
-                **fields,
-            )
+            keys = self.v.part((unit.keys[0] + start) // c.block, blocks)
+            head = unit.head // self.sharing * self.head_dim
+            for (first, features), bank in zip(self.parts, self._banks, strict=True):
+                fields = {"accumulate": int(not begins)}
+                if deferred and first == 0:
+                    fields |= {
+                        "stats": Stats.A,
+                        "stat_base": self._stats[slot],
+                        "stat_first": int(begins),
+                    }
+                probabilities = p.part(start // c.block, blocks)
+                self.b.product(probabilities, rows, keys, (head + first, features), bank, **fields)
         if unit.last:
             scale = {"tree": int(self.split and c.tiles > 1)}
             if deferred:
                 self._reduce(unit)
                 scale |= {"a": Operand.ROW_SCALE, "scale_base": self._scales[slot]}
-            self.finish(unit.group, unit.head, self._bank, scale)
+            for part, bank in zip(self.parts, self._banks, strict=True):
+                self.finish(unit.group, unit.head, part, bank, scale)

@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all compiled kernels need: places for data, how to slice it over tiles, and emitters.
+"""What all compiled kernels need: buffers for data, and emitters of instructions.
 
-The scratchpad fills from both ends: what streams as A lies low, what is loaded
-as B lies high, so that the two reads of a product meet different banks as long
-as each side fills less than half.
+What streams as A and what is loaded as B lie at different ends of the scratchpad, so that the two
+reads of a product meet different banks as long as each side fills less than half.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from afternorm.addressing import Indices, grid
-from afternorm.compiler.accesses import Memory
+from afternorm.compiler.accesses import Memory, words
 from afternorm.compiler.assembler import Assembler
+from afternorm.compiler.buffers import (
+    Buffer,
+    Floats,
+    Matrix,
+    Shared,
+    Table,
+    Weights,
+    ceil_div,
+    pieces,
+    round_up,
+)
+from afternorm.compiler.planner import UNITS, Buffers, Operation, fixed_plan, translate
 from afternorm.config import Config
 from afternorm.errors import CapacityError
 from afternorm.isa import Opcode, Operand, Scale, Source, Stats
@@ -22,157 +31,61 @@ from afternorm.job import Assemble, Image, Job, Memories
 from golden.mx import Blocks, dequantize, quantize
 from golden.number import Format
 
-Floats = NDArray[np.float64]
-
-
-def ceil_div(n: int, d: int) -> int:
-    """``ceil(n / d)``."""
-    return -(-n // d)
-
-
-def round_up(n: int, d: int) -> int:
-    """The smallest multiple of `d` from `n` on."""
-    return ceil_div(n, d) * d
-
-
-def pieces(total: int, size: int) -> Iterator[tuple[int, int]]:
-    """Start and length of consecutive pieces of at most `size`."""
-    for start in range(0, total, size):
-        yield start, min(size, total - start)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """MX blocks of a matrix in the scratchpad, blocks along its rows' elements.
-
-    Block k of row r lies at ``base + r + k * rows``.
-    """
-
-    base: int
-    rows: int
-    blocks: int
-
-    def at(self, row: int, block: int = 0) -> int:
-        """Address of a block."""
-        return self.base + row + block * self.rows
-
-    @property
-    def addresses(self) -> Indices:
-        """``[row, block]``."""
-        return grid(self.base, (self.rows, 1), (self.blocks, self.rows))
-
-    def part(self, first: int, blocks: int) -> "Matrix":
-        """Blocks `first` and on of all rows."""
-        return Matrix(self.at(0, first), self.rows, blocks)
-
-
-@dataclass(frozen=True)
-class Shared:
-    """An activation whose columns are produced in slices, one a tile.
-
-    `local` is a tile's own slice; `full` has the slices of all tiles side by side.  With a
-    single tile they are the same.
-    """
-
-    local: Matrix
-    full: Matrix
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of floats in the vector memory, `row` words apart."""
-
-    base: int
-    row: int
-
-    def at(self, row: int, word: int = 0) -> int:
-        """Address of a word."""
-        return self.base + row * self.row + word
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How features lie in the tiles: ``index[tile, position]`` is a feature, or -1 for padding."""
-
-    index: Indices
-
-    @property
-    def width(self) -> int:
-        """Positions in a tile."""
-        return int(self.index.shape[1])
-
-    def tiles(self, array: Floats, axis: int) -> Floats:
-        """``[tile, ...]``: every tile's part of `array` along `axis`, padded with zeros."""
-        taken = np.take(array, np.maximum(self.index, 0), axis=axis)
-        shape = [1] * taken.ndim
-        shape[axis], shape[axis + 1] = self.index.shape
-        return np.moveaxis(np.where(self.index.reshape(shape) < 0, 0.0, taken), axis, 0)
-
-    def flat(self, array: Floats, axis: int) -> Floats:
-        """`array` with the tiles' parts side by side along `axis`, padded with zeros."""
-        index = self.index.ravel()
-        taken = np.take(array, np.maximum(index, 0), axis=axis)
-        shape = [1] * taken.ndim
-        shape[axis] = len(index)
-        return np.where(index.reshape(shape) < 0, 0.0, taken)
-
-    def gather(self, parts: Floats) -> Floats:
-        """Features in order from ``parts[tile, row, position]``: ``[row, feature]``."""
-        total = int(self.index.max()) + 1
-        result = np.zeros((parts.shape[1], total))
-        for part, index in zip(parts, self.index, strict=True):
-            result[:, index[index >= 0]] = part[:, : len(index)][:, index >= 0]
-        return result
-
-
-def slices(total: int, tiles: int, block: int) -> Spread:
-    """Features in equal slices, each padded to blocks."""
-    each = ceil_div(total, tiles)
-    index = np.full((tiles, round_up(each, block)), -1, dtype=np.int64)
-    features = grid(0, (tiles, each), (each, 1))
-    index[:, :each] = np.where(features < total, features, -1)
-    return Spread(index)
-
-
-def grouped(heads: int, size: int, per_tile: int, tiles: int, stride: int, width: int) -> Spread:
-    """Heads of `size` features, `per_tile` in each tile, `stride` positions apart."""
-    index = np.full((tiles, width), -1, dtype=np.int64)
-    for head in range(heads):
-        tile, local = divmod(head, per_tile)
-        index[tile, local * stride : local * stride + size] = head * size + np.arange(size)
-    return Spread(index)
-
 
 class Builder:
-    """Allocates memories, collects initial data and emits instructions of one job."""
+    """Collects the buffers, initial data and instructions of one program.
 
-    def __init__(self, config: Config) -> None:
+    Parameters
+    ----------
+    config : the accelerator.
+    piece : blocks of a piece of weights, if they are loaded piece by piece; else they lie
+        together.
+    """
+
+    def __init__(self, config: Config, *, piece: int | None = None) -> None:
         self.config = config
+        self.piece = piece
         self.fmt = Format(config.fraction_bits)
-        self.assembler = Assembler(config)
-        self.image = Image.empty(config)
+        self.buffers = Buffers()
+        self.operations: list[Operation] = []
         self.outputs: dict[str, Assemble] = {}
         self.ideal = 0
         """Array cycles of the padded products."""
-        self._low = self._high = self._vector = self._scales = self._stats = 0
-        self._pending: list[Callable[[], None]] = []
-        self._loaded = {
-            Memory.SCRATCHPAD: np.zeros(config.scratchpad_depth, dtype=bool),
-            Memory.VECTOR: np.zeros(config.vector_depth, dtype=bool),
-        }
+        self._scales = self._stats = 0
+        self._marked = (0, 0, 0)
 
-    # Places
+    # Programs that share buffers
+
+    def mark(self) -> None:
+        """Keep what there is for all programs from here on."""
+        self._marked = len(self.buffers), self._scales, self._stats
+
+    def rewind(self) -> None:
+        """Begin another program: all but what `mark` kept is forgotten."""
+        buffers, self._scales, self._stats = self._marked
+        self.buffers.truncate(buffers)
+        self.operations, self.outputs, self.ideal = [], {}, 0
+
+    def reuse_rows(self) -> None:
+        """Let what follows use the row scales and statistics again."""
+        _, self._scales, self._stats = self._marked
+
+    # Buffers
 
     def streamed(self, rows: int, blocks: int) -> Matrix:
         """Room for an operand that is read as A."""
-        matrix = Matrix(self._low, rows, blocks)
-        self._low += rows * blocks
-        return matrix
+        return Matrix.by_block(self._blocks(rows * blocks), rows, blocks)
 
     def stationary(self, rows: int, blocks: int) -> Matrix:
         """Room for an operand that is read as B."""
-        self._high += rows * blocks
-        return Matrix(self.config.scratchpad_depth - self._high, rows, blocks)
+        return Matrix.by_block(self._blocks(rows * blocks, high=True), rows, blocks)
+
+    def cache(self, rows: int, blocks: int) -> Matrix:
+        """Room for an operand that grows row by row and is read as B."""
+        return Matrix.by_row(self._blocks(rows * blocks, high=True), rows, blocks)
+
+    def _blocks(self, size: int, *, high: bool = False) -> int:
+        return self.buffers.add(Memory.SCRATCHPAD, size, high=high).start
 
     def shared(self, rows: int, blocks: int) -> Shared:
         """Room for an activation of `blocks` blocks in each tile."""
@@ -180,14 +93,13 @@ class Builder:
         return Shared(full if self.config.tiles == 1 else self.streamed(rows, blocks), full)
 
     def table(self, rows: int, words: int) -> Table:
-        """Room for `rows` rows of floats in the vector memory."""
-        table = Table(self._vector, words)
-        self._vector += rows * words
-        return table
+        """Room for `rows` rows of floats; what reads them may round up to whole blocks."""
+        slack = self.config.block // self.config.lanes - 1
+        return Table(self.buffers.add(Memory.VECTOR, rows * words + slack).start, words)
 
-    def slack(self, words: int) -> None:
-        """Room behind the last table, for reads whose padding reaches beyond it."""
-        self._vector += words
+    def buffer(self, operand: Matrix | Table) -> Buffer:
+        """The buffer that an operand lies in."""
+        return self.buffers.at(operand.base)
 
     def scale_rows(self, rows: int) -> int:
         """Room for row scales, aligned so that they can be column scales, too."""
@@ -210,34 +122,43 @@ class Builder:
 
     def load_blocks(self, matrix: Matrix, values: Floats) -> None:
         """Initial values ``[tile, row, element]`` of a matrix (or ``[row, element]`` for all)."""
-
-        def load() -> None:
-            addresses = matrix.addresses
-            blocks = quantize(values, self.config.block)
-            self.image.mantissas[:, addresses] = blocks.mantissas
-            self.image.exponents[:, addresses] = blocks.exponents
-            self._loaded[Memory.SCRATCHPAD][addresses] = True
-
-        self._pending.append(load)
+        block = self.config.block
+        shape = (*values.shape[:-1], values.shape[-1] // block, block)
+        by_block = values.reshape(shape).swapaxes(-2, -3)
+        buffer = self.buffer(matrix)
+        buffer.contents = by_block.reshape(*values.shape[:-2], buffer.size, block)
 
     def load_table(self, table: Table, values: Floats) -> None:
         """Initial values ``[tile, row, lane]`` of a table (or ``[row, lane]`` for all tiles)."""
+        buffer, lanes = self.buffer(table), self.config.lanes
+        contents = np.zeros((*values.shape[:-2], buffer.size, lanes))
+        numbers = self.fmt.round(values).reshape(*values.shape[:-2], -1, lanes)
+        contents[..., : numbers.shape[-2], :] = numbers
+        buffer.contents = contents
 
-        def load() -> None:
-            lanes = self.config.lanes
-            words = values.shape[-1] // lanes
-            addresses = grid(table.base, (values.shape[-2], table.row), (words, 1))
-            numbers = self.fmt.round(values).reshape(*values.shape[:-1], words, lanes)
-            self.image.vector[:, addresses] = numbers
-            self._loaded[Memory.VECTOR][addresses] = True
+    def weights(self, values: Floats, columns: Sequence[tuple[int, int]] = ()) -> Weights:
+        """A matrix of constants ``[tile, row, element]``.
 
-        self._pending.append(load)
-
-    def weights(self, values: Floats) -> Matrix:
-        """A stationary operand with initial values ``[tile, row, element]``."""
-        matrix = self.stationary(values.shape[-2], values.shape[-1] // self.config.block)
-        self.load_blocks(matrix, values)
-        return matrix
+        If weights are loaded piece by piece, `columns` are the pieces that its products take at
+        once: (first, count) each; what is larger than a piece is cut along the blocks.
+        """
+        c, rows = self.config, values.shape[-2]
+        blocks = values.shape[-1] // c.block
+        if self.piece is None or not columns:
+            columns = [(0, rows)]
+        columns = _joined(columns, blocks, self.piece or 0)
+        parts = []
+        for first, count in columns:
+            depth = blocks if self.piece is None else max(1, self.piece // count)
+            some = values[..., first : first + count, :]
+            piece = []
+            for start, length in pieces(blocks, ceil_div(blocks, ceil_div(blocks, depth))):
+                matrix = self.stationary(count, length)
+                span = slice(start * c.block, (start + length) * c.block)
+                self.load_blocks(matrix, some[..., span])
+                piece.append(matrix)
+            parts.append(tuple(piece))
+        return Weights(tuple(columns), tuple(parts))
 
     def vectors(self, values: Floats) -> Table:
         """A table of a single row with initial values ``[tile, lane]``."""
@@ -245,69 +166,88 @@ class Builder:
         self.load_table(table, values[:, None, :])
         return table
 
-    def place(self) -> None:
-        """Fill the memories; what was asked for must fit them.
-
-        Raises
-        ------
-        CapacityError
-            If it does not; with what is needed of every memory that is too small.
-        """
-        c = self.config
-        needs = {
-            "scratchpad blocks": (self._low + self._high, c.scratchpad_depth),
-            "vector memory words": (self._vector, c.vector_depth),
-            "row scales": (self._scales, c.scale_depth),
-            "row statistics": (self._stats, c.stat_depth),
-        }
-        short = [f"{need} {name} of {has}" for name, (need, has) in needs.items() if need > has]
-        if short:
-            raise CapacityError(f"the work needs {', '.join(short)} in each tile")
-        for load in self._pending:
-            load()
-        self._pending.clear()
-
     # Instructions
 
     def emit(self, opcode: Opcode, **fields: int) -> None:
         """Append an instruction to the sequential program."""
-        self.assembler.emit(opcode, **fields)
+        self.operations.append(Operation(opcode, fields))
 
     def product(
         self,
-        a: Matrix,
+        a: Matrix | Weights,
         rows: tuple[int, int],
-        b: Matrix,
+        b: Matrix | Weights,
         cols: tuple[int, int],
         bank: int,
         **fields: int,
     ) -> None:
-        """Rows of A times rows (columns of the result) of B, each given as (first, count)."""
-        self.ideal += rows[1] * a.blocks * ceil_div(cols[1], self.config.columns)
-        self.emit(
-            Opcode.MATMUL,
-            rows=rows[1],
-            blocks=a.blocks,
-            cols=cols[1],
-            bank=bank,
-            a_base=a.at(rows[0]),
-            a_row=1,
-            a_block=a.rows,
-            b_base=b.at(cols[0]),
-            b_col=1,
-            b_block=b.rows,
-            **fields,
-        )
+        """Rows of A times rows (columns of the result) of B, each given as (first, count).
 
-    def statistics(self, base: int, owned: int) -> dict[str, int]:
-        """Fields of a product that taps A; tiles own `owned` blocks each."""
-        return {
-            "stats": Stats.A,
-            "stat_base": base,
+        One of both may be weights; if they come in parts, the products add up.
+        """
+        if isinstance(a, Weights):
+            a_parts, first = a.of(rows)
+            rows, b_parts = (first, rows[1]), _cut(b, a_parts)
+        elif isinstance(b, Weights):
+            b_parts, first = b.of(cols)
+            cols, a_parts = (first, cols[1]), _cut(a, b_parts)
+        else:
+            a_parts, b_parts = (a,), (b,)
+        for number, (left, right) in enumerate(zip(a_parts, b_parts, strict=True)):
+            self.ideal += rows[1] * left.blocks * ceil_div(cols[1], self.config.columns)
+            self.emit(
+                Opcode.MATMUL,
+                rows=rows[1],
+                blocks=left.blocks,
+                cols=cols[1],
+                bank=bank,
+                a_base=left.at(rows[0]),
+                a_row=left.row_step,
+                a_block=left.block_step,
+                b_base=right.at(cols[0]),
+                b_col=right.row_step,
+                b_block=right.block_step,
+                **({"accumulate": 1} if number else {}) | fields,
+            )
+
+    def tap(
+        self,
+        weights: Weights,
+        columns: tuple[int, int],
+        x: Matrix,
+        rows: tuple[int, int],
+        stat: int,
+        *,
+        owned: int,
+        operand: Stats = Stats.A,
+    ) -> dict[str, int]:
+        """Fields of the product of `x` with a piece of weights that fills row statistics.
+
+        Tiles own `owned` blocks of a row each.  The tap counts whole rows: if the weights come
+        in parts, a pass beside their products does it.
+        """
+        fields = {
             "stat_owned": owned if self.config.tiles > 1 else 0,
             "stat_first": 1,
             "stat_squares": 1,
         }
+        if len(weights.of(columns)[0]) > 1:
+            self.scan(x, rows, stat, **fields)
+            return {}
+        return {"stats": operand, "stat_base": stat, **fields}
+
+    def scan(self, x: Matrix, rows: tuple[int, int], stat: int, **fields: int) -> None:
+        """Statistics of rows in a pass of their own."""
+        self.emit(
+            Opcode.SCAN,
+            rows=rows[1],
+            blocks=x.blocks,
+            a_base=x.at(rows[0]),
+            a_row=x.row_step,
+            a_block=x.block_step,
+            stat_base=stat,
+            **fields,
+        )
 
     def reduce(
         self, mode: Scale, rows: int, stat: int, scale: int, *, tree: bool, d: int, eps: float
@@ -334,8 +274,8 @@ class Builder:
         return {
             "to_blocks": 1,
             "m_base": matrix.at(row, block),
-            "m_row": 1,
-            "m_block": matrix.rows,
+            "m_row": matrix.row_step,
+            "m_block": matrix.block_step,
         }
 
     def to_table(self, table: Table, row: int, word: int = 0) -> dict[str, int]:
@@ -363,40 +303,112 @@ class Builder:
             rows=rows[1],
             blocks=count,
             src_base=local.at(rows[0], first),
-            src_row=1,
-            src_block=local.rows,
+            src_row=local.row_step,
+            src_block=local.block_step,
             dst_base=full.at(rows[0], first),
-            dst_row=1,
-            dst_block=full.rows,
-            dst_tile=local.blocks * full.rows,
+            dst_row=full.row_step,
+            dst_block=full.block_step,
+            dst_tile=local.blocks * full.block_step,
         )
 
     # Results
 
     def read_blocks(self, memories: Memories, matrix: Matrix) -> Floats:
         """``[tile, row, element]``."""
-        addresses = matrix.addresses
+        addresses = matrix.addresses + self._offset(matrix)
         return dequantize(
             Blocks(memories.mantissas[:, addresses], memories.exponents[:, addresses])
         )
 
     def read_table(self, memories: Memories, table: Table, rows: int) -> Floats:
         """``[tile, row, lane]``."""
-        words = memories.vector[:, grid(table.base, (rows, table.row), (table.row, 1))]
+        addresses = grid(table.base, (rows, table.row), (table.row, 1)) + self._offset(table)
+        words = memories.vector[:, addresses]
         return words.reshape(*words.shape[:2], -1)
 
+    def _offset(self, operand: Matrix | Table) -> int:
+        """From virtual to real addresses, after `job`."""
+        buffer = self.buffer(operand)
+        assert buffer.base is not None
+        return buffer.base - buffer.start
+
+    def check(self, *needs: tuple[str, int, int]) -> None:
+        """Check row scales, row statistics, and what else is needed of what there is.
+
+        Raises
+        ------
+        CapacityError
+            If it does not fit; with what is needed of each memory that is too small.
+        """
+        c = self.config
+        rows = [("row scales", self._scales, c.scale_depth)]
+        rows.append(("row statistics", self._stats, c.stat_depth))
+        short = [f"{need} {name} of {has}" for name, need, has in (*needs, *rows) if need > has]
+        if short:
+            raise CapacityError(f"the work needs {', '.join(short)} in each tile")
+
     def job(self, macs: int, **info: object) -> Job:
-        """The finished job; `macs` are the multiplications that its results need."""
-        loaded = {memory: np.flatnonzero(flags) for memory, flags in self._loaded.items()}
+        """The finished job, all buffers in places of their own; `macs`: what its results need.
+
+        Raises
+        ------
+        CapacityError
+            As `check`.
+        """
+        c = self.config
+        used = fixed_plan(c, self.buffers)
+        self.check(*((UNITS[m], need, words(c, m)) for m, need in used.items()))
+        assembler = Assembler(c)
+        for operation in translate(self.buffers, self.operations):
+            assembler.emit(operation.opcode, **operation.fields)
+        image, loaded = self._image()
         return Job(
-            self.config,
-            self.assembler.finish(),
-            self.image,
+            c,
+            assembler.finish(),
+            image,
             loaded,
-            self.assembler.written,
-            self.outputs,
-            {"ideal": self.ideal, "macs": macs, **info},
+            assembler.written,
+            outputs=self.outputs,
+            info={"ideal": self.ideal, "macs": macs, **info},
         )
+
+    def _image(self) -> tuple[Image, dict[Memory, Indices]]:
+        """The memories before the start, and the words of them that matter."""
+        image = Image.empty(self.config)
+        loaded: dict[Memory, list[Indices]] = {m: [] for m in UNITS}
+        for buffer in self.buffers:
+            if buffer.contents is None:
+                continue
+            assert buffer.base is not None
+            at = grid(buffer.base, (buffer.size, 1))
+            loaded[buffer.memory].append(at)
+            if buffer.memory == Memory.VECTOR:
+                image.vector[:, at] = buffer.contents
+            else:
+                blocks = quantize(buffer.contents, self.config.block)
+                image.mantissas[:, at] = blocks.mantissas[..., 0, :]
+                image.exponents[:, at] = blocks.exponents[..., 0]
+        empty = np.zeros(0, dtype=np.int64)
+        return image, {m: np.sort(np.concatenate([empty, *at])) for m, at in loaded.items()}
+
+
+def _joined(columns: Sequence[tuple[int, int]], blocks: int, piece: int) -> list[tuple[int, int]]:
+    """Neighbours in one, as long as they are not more than a piece."""
+    joined = [columns[0]]
+    for first, count in columns[1:]:
+        start, length = joined[-1]
+        if (length + count) * blocks <= piece:
+            joined[-1] = (start, length + count)
+        else:
+            joined.append((first, count))
+    return joined
+
+
+def _cut(matrix: Matrix | Weights, like: Sequence[Matrix]) -> tuple[Matrix, ...]:
+    """The other operand in parts of as many blocks."""
+    assert isinstance(matrix, Matrix)
+    starts = np.cumsum([0, *(part.blocks for part in like)]).tolist()
+    return tuple(matrix.part(first, part.blocks) for first, part in zip(starts, like, strict=False))
 
 
 class Banks:

@@ -10,9 +10,7 @@ from typing import Literal
 import numpy as np
 
 from afternorm.compiler.attention import Attention
-from afternorm.compiler.builder import (
-    Banks,
-    Builder,
+from afternorm.compiler.buffers import (
     Floats,
     ceil_div,
     grouped,
@@ -20,10 +18,11 @@ from afternorm.compiler.builder import (
     round_up,
     slices,
 )
-from afternorm.compiler.layer import Rows, Schedule, row_groups
+from afternorm.compiler.builder import Banks, Builder
+from afternorm.compiler.layer import Rows, row_groups
+from afternorm.compiler.layer_weights import Schedule
 from afternorm.config import Config
-from afternorm.errors import CapacityError
-from afternorm.isa import Opcode, Operand, Scale, Source
+from afternorm.isa import Operand, Scale, Source
 from afternorm.job import Job
 from golden.reference import attention, layer_norm, rms_norm
 
@@ -47,7 +46,6 @@ def compile_gemm(config: Config, M: int, N: int, K: int, *, seed: int = 0) -> Jo
     b.load_blocks(a, _pad(left, padded))
     weights = b.weights(columns.tiles(_pad(right, padded), 0))
     result = b.streamed(M, columns.width // c.block)
-    b.place()
     banks = Banks(range(c.acc_banks))
     for rows in pieces(M, c.rows_max):
         for cols in pieces(ceil_div(N, c.tiles), c.acc_width):
@@ -125,7 +123,6 @@ class _NormLinear:
     def compile(self) -> Job:
         """Emit the program."""
         b, c = self.b, self.config
-        b.place()
         banks = Banks(range(c.acc_banks))
         serial = self.schedule == "serial"
         normalized = iter(list(pieces(self.M, c.rows_max)) if serial else self.groups)
@@ -150,17 +147,7 @@ class _NormLinear:
 
     def _normalize(self, rows: Rows) -> None:
         b, local, stat = self.b, self.x.local, self.stats.take()
-        b.emit(
-            Opcode.SCAN,
-            rows=rows[1],
-            blocks=local.blocks,
-            a_base=local.at(rows[0]),
-            a_row=1,
-            a_block=local.rows,
-            stat_base=stat,
-            stat_first=1,
-            stat_squares=1,
-        )
+        b.scan(local, rows, stat, stat_first=1, stat_squares=1)
         self._reduce(rows, stat)
         b.vector(
             rows[1],
@@ -182,7 +169,8 @@ class _NormLinear:
         deferred = self.schedule == "deferred"
         if deferred and cols[0] == 0:
             stat = self.stats.take()
-            tapped = b.statistics(stat, self.x.local.blocks)
+            owned = self.x.local.blocks
+            tapped = b.tap(self.weights, cols, self.x.full, rows, stat, owned=owned)
         b.product(self.x_normal.full, rows, self.weights, cols, bank, **tapped)
         if tapped:
             self._reduce(rows, stat)
@@ -217,8 +205,6 @@ def compile_attention(
         If it does not fit the accelerator.
     """
     c, b = config, Builder(config)
-    if head_dim > c.acc_width:
-        raise CapacityError(f"a head of {head_dim} features does not fit acc_width={c.acc_width}")
     rng = np.random.default_rng([seed, S, head_dim, heads, causal])
     q, k, v = rng.normal(size=(3, S, heads * head_dim))
     q *= spread
@@ -241,15 +227,17 @@ def compile_attention(
 
     queries = b.streamed(S, per_tile * blocks)
     b.load_blocks(queries, apart.tiles(q * np.log2(np.e) / np.sqrt(head_dim), 1))
-    key_blocks = b.weights(by_tile(apart.tiles(k, 1)))
+    key_blocks = b.stationary(keys, per_tile * blocks)
+    b.load_blocks(key_blocks, by_tile(apart.tiles(k, 1)))
     transposed = by_tile(close.tiles(v, 1)).transpose(0, 2, 1)
-    values = b.weights(_pad(transposed, round_up(keys, c.block)))
+    values = b.stationary(per_tile * head_dim, ceil_div(keys, c.block))
+    b.load_blocks(values, _pad(transposed, round_up(keys, c.block)))
     result = b.streamed(S, per_tile * blocks)
     groups = row_groups(c, S)
 
-    def finish(group: int, head: int, bank: int, scale: dict[str, int]) -> None:
-        fields = b.to_blocks(result, groups[group][0], head * blocks)
-        b.vector(groups[group][1], head_dim, Source.ACC, bank=bank, **scale, **fields)
+    def finish(group: int, head: int, part: Rows, bank: int, scale: dict[str, int]) -> None:
+        fields = b.to_blocks(result, groups[group][0], head * blocks + part[0] // c.block)
+        b.vector(groups[group][1], part[1], Source.ACC, bank=bank, **scale, **fields)
 
     core = Attention(
         b,
@@ -267,7 +255,6 @@ def compile_attention(
         softmax="serial" if schedule == "interleaved" else schedule,
         finish=finish,
     )
-    b.place()
     core.run({})
     b.outputs["output"] = lambda m: apart.gather(b.read_blocks(m, result)[:spreads])
     pairs = S * (S + 1) // 2 if causal else S * S

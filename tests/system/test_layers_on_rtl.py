@@ -8,7 +8,8 @@ import pytest
 from afternorm.checkpoints import ARCHS, Arch, Layer, find_checkpoint, seeded_input, seeded_layer
 from afternorm.checkpoints.llama2c import load_checkpoint
 from afternorm.compiler.kernels import compile_attention, compile_norm_linear
-from afternorm.compiler.layer import Schedule, compile_layer
+from afternorm.compiler.layer import compile_layer
+from afternorm.compiler.layer_weights import Schedule
 from afternorm.config import preset
 from afternorm.isa import Flag
 from tb.machine import CONFIGS, run_exact

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from afternorm.compiler.kernels import compile_attention, compile_gemm, compile_norm_linear
-from afternorm.compiler.layer import SCHEDULES, Schedule
+from afternorm.compiler.layer_weights import SCHEDULES, Schedule
 from afternorm.config import Config, preset
 from afternorm.job import Job
 from afternorm.simulation import Outcome

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole models, compiled for the golden machine: against float64, and against themselves."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from afternorm.checkpoints import Arch, Floats, Model, seeded_model
+from afternorm.checkpoints.decoder import Decoder
+from afternorm.compiler.layer_weights import SCHEDULES, Schedule
+from afternorm.compiler.model import ModelCompiler
+from afternorm.config import Config, preset
+from afternorm.errors import CapacityError
+from afternorm.golden_device import GoldenDevice
+from afternorm.inference import Inference
+
+TINY = preset("tiny").with_(scratchpad_depth=1 << 14)
+TEXT = [3, 17, 5, 40, 8, 22, 9, 30, 1, 12, 44, 7, 2, 19]
+SEED = 7
+DECODERS: list[Arch] = ["llama", "gpt2"]
+
+
+def inference(
+    config: Config, model: Model, schedule: Schedule, *, tokens: int = 24, chunk: int = 1
+) -> Inference:
+    compiler = ModelCompiler(config, model, schedule, tokens=tokens, chunk=chunk)
+    return Inference(compiler, GoldenDevice(config, compiler.image()))
+
+
+def decoded(engine: Inference, tokens: list[int] = TEXT) -> Floats:
+    """Logits after every token, ``[token, vocabulary]``."""
+    return np.stack([engine.feed([token]) for token in tokens])
+
+
+def relative(got: Floats, expected: Floats) -> float:
+    return float(np.sqrt(((got - expected) ** 2).sum() / (expected**2).sum()))
+
+
+@pytest.mark.parametrize("arch", DECODERS)
+@pytest.mark.parametrize("schedule", ["deferred", "interleaved", "serial"])
+@pytest.mark.parametrize("tiles", [1, 3])
+def test_decoding(arch: Arch, schedule: Schedule, tiles: int) -> None:
+    model = seeded_model(arch, SEED)
+    decoder = Decoder(model, 1)
+    expected = np.stack([decoder.step([token])[0] for token in TEXT])
+    engine = inference(TINY.with_(tiles=tiles), model, schedule)
+    assert relative(decoded(engine), expected) < 0.08
+    assert all(done.run.flags == 0 for done in engine.done)
+
+
+@pytest.mark.parametrize("arch", DECODERS)
+def test_prefill_agrees_with_decoding_to_rounding(arch: Arch) -> None:
+    model = seeded_model(arch, SEED)
+    step_by_step = decoded(inference(TINY, model, "deferred"))
+    # A chunk of 8, then a second one that is not full, then single tokens.
+    engine = inference(TINY, model, "deferred", chunk=8)
+    logits = engine.feed(TEXT[:12])
+    assert [(done.position, done.rows) for done in engine.done] == [(0, 8), (8, 4)]
+    assert relative(logits, step_by_step[11]) < 0.08
+    rest = np.stack([engine.feed([token]) for token in TEXT[12:]])
+    assert relative(rest, step_by_step[12:]) < 0.08
+
+
+@pytest.mark.parametrize("arch", DECODERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_where_things_lie_does_not_matter(arch: Arch, schedule: Schedule) -> None:
+    """The same bits, whether all stays in the tiles, weights stream, or caches lie in DRAM."""
+    model = seeded_model(arch, SEED)
+    results = {}
+    smallest = {"llama": (512, 24), "gpt2": (1024, 40)}[arch]
+    for depth, tokens in ((1 << 14, 24), (1024, 24), smallest):
+        config = TINY.with_(tiles=2, scratchpad_depth=depth)
+        engine = inference(config, model, schedule, tokens=tokens, chunk=8)
+        compiler = engine.compiler
+        logits = [engine.feed(TEXT[:9]), *decoded(engine, TEXT[9:])]
+        results[compiler.resident, compiler.cached] = np.stack(logits)
+    assert set(results) == {(True, True), (False, True), (False, False)}
+    resident = results.pop((True, True))
+    for streamed in results.values():
+        np.testing.assert_array_equal(streamed, resident)
+
+
+def test_a_text_leaves_nothing_to_the_next() -> None:
+    engine = inference(TINY, seeded_model("llama", SEED), "deferred")
+    first = decoded(engine)
+    engine.restart()
+    decoded(engine, TEXT[::-1])
+    engine.restart()
+    np.testing.assert_array_equal(decoded(engine), first)
+
+
+@pytest.mark.parametrize("schedule", ["deferred", "interleaved", "serial"])
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_encoding(schedule: Schedule, tiles: int) -> None:
+    model = seeded_model("bert", SEED)
+    engine = inference(TINY.with_(tiles=tiles), model, schedule)
+    assert relative(engine.features(TEXT), model.hidden(TEXT)) < 0.08
+    assert engine.sentence(TEXT) @ model.sentence(TEXT) > 0.995
+
+
+@pytest.mark.parametrize("schedule", ["deferred", "serial"])
+def test_padding_changes_no_bit(schedule: Schedule) -> None:
+    """Texts of different lengths, padded to the same rows and masked, as each alone."""
+    engine = inference(TINY, seeded_model("bert", SEED), schedule)
+    for length in (5, 8, 13):
+        alone = engine.features(TEXT[:length])
+        np.testing.assert_array_equal(engine.features(TEXT[:length], rows=20), alone)
+
+
+def test_streamed_weights_move_once() -> None:
+    """Every constant crosses the DRAM port once a program, and nothing else but in- and output."""
+    model = seeded_model("bert", SEED)
+    compiler = ModelCompiler(TINY.with_(scratchpad_depth=1024), model, tokens=8)
+    assert not compiler.resident
+    regions = {region.name: region.size for region in compiler.regions}
+    moved = compiler.encode(8).moved
+    assert moved <= sum(regions.values())
+    assert moved >= 0.9 * regions["weights and caches"]
+
+
+def test_errors() -> None:
+    model = seeded_model("llama", SEED)
+    with pytest.raises(CapacityError, match="room for 40 tokens, not 41"):
+        ModelCompiler(TINY, model, tokens=41)
+    with pytest.raises(CapacityError, match=r"vector memory words.*stays.*streams.*intermediate"):
+        ModelCompiler(TINY.with_(vector_depth=32), model, tokens=8)
+    with pytest.raises(ValueError, match="schedule must be one of"):
+        ModelCompiler(TINY, model, "fast", tokens=8)  # type: ignore[arg-type]
+    engine = inference(TINY, model, "deferred", tokens=8)
+    with pytest.raises(CapacityError, match="room for 8 tokens, not 14"):
+        engine.feed(TEXT)
+    assert engine.done == [] and engine.position == 0
+    with pytest.raises(ValueError, match="encoder"):
+        ModelCompiler(TINY, seeded_model("bert", SEED), tokens=8).step(0)
+    with pytest.raises(ValueError, match="decoder"):
+        engine.compiler.encode(4)
+    untied = dataclasses.replace(model, classifier=model.embedding[:20])
+    assert inference(TINY, untied, "deferred", tokens=8).feed([1]).shape == (20,)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The planner: whatever an operation reads is there when it does."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from afternorm.compiler.accesses import Memory
+from afternorm.compiler.buffers import Buffer, Home
+from afternorm.compiler.planner import Buffers, Operation, Plan, streamed_plan
+from afternorm.config import preset
+from afternorm.errors import CapacityError
+from afternorm.isa import Opcode
+
+CONFIG = preset("tiny").with_(scratchpad_depth=256)
+DEPTH = CONFIG.scratchpad_depth
+
+
+def scan(address: int) -> Operation:
+    return Operation(Opcode.SCAN, {"a_base": address})
+
+
+def gather(source: int, target: int) -> Operation:
+    return Operation(Opcode.GATHER, {"src_base": source, "dst_base": target})
+
+
+def constant(buffers: Buffers, size: int) -> Buffer:
+    buffer = buffers.add(Memory.SCRATCHPAD, size)
+    buffer.home = Home(64 * buffer.start, 0, shared=True)
+    return buffer
+
+
+def check(buffers: Buffers, operations: list[Operation], plan: Plan) -> list[int]:
+    """Follow what lies where; the sizes of the LOADs."""
+    names = {buffer.home.dram: buffer for buffer in buffers if buffer.home}
+    there: list[Buffer | None] = [None] * DEPTH
+    for buffer in buffers:
+        if buffer.base is not None:
+            there[buffer.base : buffer.base + buffer.size] = [buffer] * buffer.size
+    loads, originals = [], iter(operations)
+    for operation in plan.operations:
+        if operation.opcode == Opcode.LOAD:
+            base, buffer = operation.fields["base"], names[operation.fields["dram"]]
+            assert operation.fields["count"] == buffer.size and base + buffer.size <= DEPTH
+            there[base : base + buffer.size] = [buffer] * buffer.size
+            loads.append(buffer.size)
+            continue
+        original = next(originals)
+        for name in original.fields:
+            buffer = buffers.at(original.fields[name])
+            base = operation.fields[name] - (original.fields[name] - buffer.start)
+            if name == "dst_base":
+                there[base : base + buffer.size] = [buffer] * buffer.size
+            assert all(word is buffer for word in there[base : base + buffer.size])
+            assert len(there) == DEPTH
+    assert next(originals, None) is None
+    return loads
+
+
+def test_random_programs(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(200):
+        buffers = Buffers()
+        constants = [constant(buffers, rng.randint(1, 40)) for _ in range(rng.randint(1, 12))]
+        stays = buffers.add(Memory.SCRATCHPAD, rng.randint(1, 30))
+        stays.base = DEPTH - stays.size
+        results: list[Buffer] = []
+        operations = []
+        for _ in range(40):
+            if not results or rng.random() < 0.3:
+                results.append(buffers.add(Memory.SCRATCHPAD, rng.randint(1, 12)))
+                source = rng.choice([*constants, stays])
+                operations.append(gather(source.start, results[-1].start))
+            else:
+                chosen = rng.choice([*constants, *results[-3:], stays])
+                operations.append(scan(chosen.start + rng.randrange(chosen.size)))
+        check(buffers, operations, streamed_plan(CONFIG, buffers, operations))
+
+
+def test_a_constant_is_loaded_once_while_there_is_room() -> None:
+    buffers = Buffers()
+    constants = [constant(buffers, 50) for _ in range(5)]
+    operations = [scan(buffer.start) for buffer in constants * 3]
+    assert check(buffers, operations, streamed_plan(CONFIG, buffers, operations)) == [50] * 5
+
+
+def test_loads_go_ahead_of_their_use() -> None:
+    """As soon as what they overwrite is no longer needed: here, half a ring ahead."""
+    buffers = Buffers()
+    constants = [constant(buffers, 64) for _ in range(12)]
+    operations = [scan(buffer.start) for buffer in constants]
+    plan = streamed_plan(CONFIG, buffers, operations)
+    check(buffers, operations, plan)
+    loaded = used = 0
+    for operation in plan.operations:
+        if operation.opcode == Opcode.LOAD:
+            loaded += 1
+        else:
+            assert loaded >= min(12, used + 4)
+            used += 1
+
+
+def test_results_that_live_one_after_the_other_share_a_place() -> None:
+    buffers = Buffers()
+    chain = [buffers.add(Memory.SCRATCHPAD, 100) for _ in range(20)]
+    operations = [gather(constant(buffers, 8).start, chain[0].start)]
+    operations += [gather(one.start, other.start) for one, other in pairwise(chain)]
+    plan = streamed_plan(CONFIG, buffers, operations)
+    check(buffers, operations, plan)
+    assert plan.used[Memory.SCRATCHPAD] <= DEPTH
+
+
+def test_what_does_not_fit() -> None:
+    buffers = Buffers()
+    large = buffers.add(Memory.SCRATCHPAD, DEPTH + 1)
+    with pytest.raises(CapacityError, match=r"more than the 256 scratchpad blocks.*257 for interm"):
+        streamed_plan(CONFIG, buffers, [scan(large.start)])
+    one, two = constant(buffers, 200), constant(buffers, 100)
+    with pytest.raises(CapacityError, match="scratchpad blocks"):
+        streamed_plan(CONFIG, buffers, [gather(one.start, two.start)])
