@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # make setup | demo | test | test-all | targets | lint | clean
 #
-# CHECKPOINT=FILE   llama2.c checkpoint of the demo (default: stories260K.bin in AFTERNORM_MODELS)
+# CHECKPOINT=PATH   model of the demo: a Hugging Face folder or a llama2.c file (default: adder)
+# PROMPT=TEXT       what that model continues or embeds (default: Once upon a time)
 # PRESET=NAME       accelerator of the demo (default: small)
 # SIMULATOR=NAME    verilator (default) or icarus
 # PYTHON=PROGRAM    Python that makes the environment (default: python3)
@@ -10,16 +11,17 @@ PYTHON ?= python3
 PRESET ?= small
 SIMULATOR ?= verilator
 TARGET ?= ecp5
-TOKENS ?= 64
+PROMPT ?= Once upon a time
 WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-MODEL := $(if $(AFTERNORM_MODELS),$(wildcard $(AFTERNORM_MODELS)/stories260K.bin))
-CHECKPOINT ?= $(MODEL)
-INPUT = $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)",--arch llama)
+# The model that comes with afternorm adds two numbers.
+CHECKPOINT ?= adder
+SUMS := 27+48 99+99 5+7 0+0 38+64 81+19 12+90 46+54 73+8 60+41 9+92 55+55 33+77 10+1 86+67 24+25
+INPUT = $(if $(filter adder,$(CHECKPOINT)),$(SUMS:%=--prompt %=),--prompt "$(PROMPT)")
 
 # A test file builds its simulations once: keep a file's tests in one worker.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
@@ -29,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n '2,7s/^# \{0,1\}//p' Makefile
+	@sed -n '2,8s/^# \{0,1\}//p' Makefile
 
 setup: $(STAMP)
 
@@ -44,7 +46,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/afternorm simulate --preset $(PRESET) $(INPUT) --tokens $(TOKENS) --schedule all \
+	$(BIN)/afternorm run "$(CHECKPOINT)" $(INPUT) --preset $(PRESET) --schedule all \
 	  --simulator $(SIMULATOR)
 	$(BIN)/afternorm report --preset $(PRESET) --target $(TARGET)
 

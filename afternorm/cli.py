@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `afternorm presets | generate | simulate | report`."""
+"""The command line: `afternorm presets | generate | simulate | run | accuracy | report`."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from afternorm.files import write_directory, write_file
 from afternorm.targets import TARGETS
 
 if TYPE_CHECKING:  # the commands import what they need themselves
-    from afternorm.compiler.layer import Schedule
+    from afternorm.compiler.layer_weights import Schedule
 
 SCHEDULES: "tuple[Schedule, ...]" = ("serial", "interleaved", "deferred")
 ARCHITECTURES = ("llama", "bert", "gpt2")
@@ -137,9 +137,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--seed", type=_integer(0), default=0, metavar="S", help="of weights and input (default: 0)"
     )
-    sub.add_argument(
-        "--simulator", choices=SIMULATORS, default="verilator", help="(default: verilator)"
-    )
+    _add_simulator(sub)
     sub.add_argument(
         "--waves",
         type=Path,
@@ -147,6 +145,117 @@ def parser() -> argparse.ArgumentParser:
         const=Path("waves"),
         metavar="DIR",
         help="write a trace a schedule into DIR (default: waves)",
+    )
+
+    sub = command(
+        "run",
+        _run,
+        "run a whole model: continue texts (decoders) or compare them (encoders)",
+        'afternorm run stories260K.bin --prompt "Once upon a time" --tokens 64 --preset medium\n'
+        '  afternorm run all-MiniLM-L6-v2/ --text "A cat sleeps." --text "The kitten naps."\n'
+        "  afternorm run adder --prompt 27+48= --schedule all",
+    )
+    _add_config(sub)
+    _add_model(sub)
+    sub.add_argument(
+        "--prompt",
+        "--text",
+        dest="texts",
+        action="append",
+        metavar="TEXT",
+        help="to continue or to embed; may be given several times (default: an empty one)",
+    )
+    sub.add_argument(
+        "--tokens",
+        type=_integer(1),
+        metavar="N",
+        help="new tokens of each text, at most (default: 32, or what the context leaves)",
+    )
+    sub.add_argument(
+        "--backend",
+        choices=("rtl", "golden", "float"),
+        default="rtl",
+        help="the RTL, checked against the golden machine; the golden machine; float64 "
+        "(default: rtl)",
+    )
+    sub.add_argument(
+        "--schedule",
+        choices=(*SCHEDULES, "all"),
+        default="deferred",
+        help="when rows are normalized, or all three side by side (default: deferred)",
+    )
+    sub.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0: the likeliest token (default); else tokens are drawn",
+    )
+    sub.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="draw only from the likeliest tokens, which together have this probability",
+    )
+    sub.add_argument("--seed", type=_integer(0), default=0, help="of the draws (default: 0)")
+    sub.add_argument(
+        "--clock",
+        type=float,
+        default=100.0,
+        metavar="MHZ",
+        help="that tokens a second are counted with (default: 100)",
+    )
+    _add_simulator(sub)
+
+    sub = command(
+        "accuracy",
+        _accuracy,
+        "measure what number formats cost a model, on the golden machine against float64",
+        "python scripts/sample_text.py stories260K.bin -o texts.json\n"
+        "  afternorm accuracy stories260K.bin --text texts.json --preset medium --plot loss.svg\n"
+        "  afternorm accuracy all-MiniLM-L6-v2/ --text sentences.txt --blocks 32,16,8",
+    )
+    sub.description = (
+        "Measure what number formats cost a model, on the golden machine against float64: NLL of "
+        "texts (decoders),\nor the cosine between embeddings (encoders). The accelerator's "
+        "memories are taken as large as the model\nneeds, which changes no result."
+    )
+    _add_config(sub)
+    _add_model(sub)
+    sub.add_argument(
+        "--text",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="texts, one a line, or tokens from scripts/sample_text.py",
+    )
+    sub.add_argument(
+        "--blocks",
+        type=_list(int),
+        metavar="N,N",
+        help="elements of a block (default: the configuration's)",
+    )
+    sub.add_argument(
+        "--fractions",
+        type=_list(int),
+        default=(23, 15, 9),
+        metavar="F,F",
+        help="fraction bits of the float (default: 23,15,9)",
+    )
+    sub.add_argument(
+        "--schedules",
+        type=_list(_schedule),
+        default=("deferred", "serial"),
+        metavar="S,S",
+        help=f"of {', '.join(SCHEDULES)} (default: deferred,serial; serial is conventional)",
+    )
+    sub.add_argument("--limit", type=_integer(1), metavar="N", help="only the first N texts")
+    sub.add_argument(
+        "--length", type=_integer(1), metavar="N", help="only the first N tokens of a text"
+    )
+    sub.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the losses into a .png or .svg"
     )
 
     sub = command(
@@ -179,6 +288,25 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_simulator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--simulator", choices=SIMULATORS, default="verilator", help="(default: verilator)"
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a Hugging Face folder, a llama2.c file, either also by its name in the folder that "
+        "AFTERNORM_MODELS names; or adder, the model that comes with afternorm",
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="if it is not beside the checkpoint"
+    )
+
+
 def _integer(low: int) -> Any:
     def integer(text: str) -> int:
         value = int(text)
@@ -187,6 +315,28 @@ def _integer(low: int) -> Any:
         return value
 
     return integer
+
+
+def _list(item: Callable[[str], Any]) -> Any:
+    """Values with commas between them, each once."""
+
+    def values(text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(dict.fromkeys(item(part.strip()) for part in text.split(",")))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no list of values with commas between them"
+            ) from error
+
+    return values
+
+
+def _schedule(text: str) -> str:
+    if text not in SCHEDULES:
+        raise argparse.ArgumentTypeError(
+            f"unknown schedule {text!r}; there are {', '.join(SCHEDULES)}"
+        )
+    return text
 
 
 def _config(options: argparse.Namespace) -> tuple[str, Config]:
@@ -264,6 +414,73 @@ def _simulate(options: argparse.Namespace) -> int:
     if not result.exact:
         print("afternorm: error: the RTL differs from the golden machine", file=sys.stderr)
         return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    name, config = _config(options)
+    if not options.clock > 0:
+        raise AfternormError(f"--clock must be above 0 MHz, not {options.clock:g}")
+
+    from afternorm.checkpoints import load_model, locate
+    from afternorm.model_run import run_model
+    from afternorm.sampling import Sampler
+    from afternorm.tables import print_model
+
+    def sampler() -> Sampler:
+        return Sampler(options.temperature, options.top_p, options.seed)
+
+    def write(text: str) -> None:
+        print(text, end="", flush=True)
+
+    sampler()  # a wrong parameter is told before anything is loaded
+    model = load_model(locate(options.checkpoint), options.tokenizer)
+    result = run_model(
+        config,
+        model,
+        options.texts or [""],
+        tokens=options.tokens,
+        backend=options.backend,
+        schedules=SCHEDULES if options.schedule == "all" else (options.schedule,),
+        sampler=sampler,
+        clock=options.clock,
+        write=write,
+        simulator=options.simulator,
+    )
+    print_model(result, config)
+    _write_json(options, {"configuration": name, **asdict(result), "exact": result.exact})
+    if not result.exact:
+        print("afternorm: error: the RTL differs from the golden machine", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _accuracy(options: argparse.Namespace) -> int:
+    name, config = _config(options)
+
+    from afternorm.accuracy_run import read_texts, run_accuracy
+    from afternorm.checkpoints import load_model, locate
+    from afternorm.tables import print_accuracy
+
+    if options.plot is not None:
+        from afternorm.plots import check_plot, plot_accuracy
+
+        check_plot(options.plot)
+    model = load_model(locate(options.checkpoint), options.tokenizer)
+    texts = read_texts(options.text, model, limit=options.limit, length=options.length)
+    result = run_accuracy(
+        name,
+        config,
+        model,
+        texts,
+        blocks=options.blocks or (config.block,),
+        fractions=options.fractions,
+        schedules=options.schedules,
+    )
+    print_accuracy(result)
+    _write_json(options, result.to_dict())
+    if options.plot is not None:
+        plot_accuracy(result, options.plot)
     return 0
 
 

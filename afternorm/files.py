@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write `text` to `path`, under a temporary name that is renamed when all is written."""
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path`, under a temporary name that is renamed when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     scratch = Path(name)
     try:
         os.close(descriptor)
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         scratch.chmod(0o666 & ~_umask())
         scratch.replace(path)
     finally:

@@ -2,8 +2,10 @@
 """The command line's tables."""
 
 from collections.abc import Mapping
+from math import exp
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -11,10 +13,11 @@ from rich.table import Table
 
 from afternorm.config import Config
 from afternorm.memory import memory_bits
-from afternorm.results import LayerResult
+from afternorm.results import LayerResult, ModelResult, ModelRun
 from afternorm.targets import KINDS, TARGETS
 
-if TYPE_CHECKING:  # the report needs Amaranth, which takes a moment to import
+if TYPE_CHECKING:  # they need the compiler and Amaranth, which take a moment to import
+    from afternorm.accuracy_run import AccuracyResult
     from afternorm.report import Report
 
 WIDTH = 120
@@ -88,6 +91,119 @@ def print_layer(result: LayerResult) -> None:
     console.print(table)
     for path in result.waves:
         console.print(f"trace: {escape(str(path))}", soft_wrap=True)
+
+
+def print_model(result: ModelResult, config: Config) -> None:
+    """What a model cost, a row a schedule; for encoders, first how alike the texts are."""
+    console = _console()
+    if result.texts and result.texts[0].embedding is not None:
+        _print_similarities(console, result)
+    if not result.runs:
+        return
+    first = result.runs[0]
+    places = {
+        (True, True): "weights and caches stay in the tiles",
+        (False, True): "weights stream from DRAM, caches stay in the tiles",
+        (False, False): "weights stream from DRAM, caches lie there",
+    }
+    parts = ", ".join(f"{name} {size:,}" for name, size in first.regions.items())
+    console.print(
+        f"{escape(result.model)}, {result.backend}: {places[first.resident, first.cached]}; "
+        f"bytes of DRAM: {parts}"
+    )
+    timed = result.backend == "rtl"
+    if timed:
+        table = _table(
+            "schedule", "cycles", "per token", "relative", "tokens/s", "MACs used", "instructions",
+            "DRAM bytes", "words", "differ", "flags",
+        )  # fmt: skip
+        fastest = min(_per_token(run) for run in result.runs)
+        for run in result.runs:
+            cycles, each = sum(program.cycles for program in run.programs), _per_token(run)
+            macs = sum(program.macs for program in run.programs)
+            table.add_row(
+                run.schedule,
+                f"{cycles:,}",
+                f"{each:,.0f}",
+                f"{each / fastest:.3f}",
+                f"{1e6 * result.clock / each:,.0f}",
+                f"{macs / (cycles * config.macs):.1%}",
+                f"{sum(program.instructions for program in run.programs):,}",
+                f"{sum(program.dram_bytes for program in run.programs):,}",
+                f"{run.words:,}",
+                str(run.mismatches),
+                ", ".join(run.flags) or "-",
+            )
+        console.print(table)
+        table = _table("busy", *(run.schedule for run in result.runs))
+        for engine in first.prologue.engines:
+            busy = [sum(program.engines[engine] for program in run.programs) for run in result.runs]
+            total = [sum(program.cycles for program in run.programs) for run in result.runs]
+            shares = (f"{b:,} ({b / t:.1%})" for b, t in zip(busy, total, strict=True))
+            table.add_row(engine, *shares)
+        console.print(table)
+        console.print(
+            f"at {result.clock:g} MHz; to load what stays took {first.prologue.cycles:,} cycles, "
+            f"once; built in {first.build_seconds:.1f} s, simulated in "
+            f"{sum(run.seconds for run in result.runs):.1f} s"
+        )
+
+
+def _per_token(run: ModelRun) -> float:
+    """Mean cycles of the programs of a single token, or else of a token of them all."""
+    programs = run.steps or run.programs
+    return sum(p.cycles for p in programs) / sum(p.rows for p in programs)
+
+
+def _print_similarities(console: Console, result: ModelResult) -> None:
+    """The cosines between the texts' embeddings."""
+    table = _table("cosine", *(str(number + 1) for number in range(len(result.texts))), "text")
+    vectors = np.array([text.embedding for text in result.texts])
+    for number, (row, text) in enumerate(zip(vectors @ vectors.T, result.texts, strict=True)):
+        table.add_row(str(number + 1), *(f"{cosine:.3f}" for cosine in row), escape(text.text))
+    console.print(table)
+
+
+def print_accuracy(result: "AccuracyResult") -> None:
+    """What each format loses, with its standard error; a row a format and schedule."""
+    console = _console()
+    head = f"{escape(result.model)}, {escape(result.configuration)}, {result.texts:,} texts"
+    if result.decodes:
+        console.print(
+            f"{head}, {result.count:,} predicted tokens; float64: NLL {result.reference:.4f}, "
+            f"perplexity {exp(result.reference):.4f}"
+        )
+        columns = ["NLL", "perplexity", "excess", "+-", "worst text"]
+    else:
+        console.print(f"{head}; cosine to float64's embeddings")
+        columns = ["1 - cosine, mean", "+-", "largest", "smallest cosine"]
+    table = _table("block", "F", "schedule", *columns, "of conventional", "flags")
+    for accuracy in result.formats:
+        ratio, error = result.ratio(accuracy), accuracy.uncertainty
+        if result.decodes:
+            numbers = [
+                f"{accuracy.loss:.4f}",
+                f"{exp(accuracy.loss):.4f}",
+                f"{accuracy.excess:+.5f}",
+                "-" if error is None else f"{error:.5f}",
+                f"{accuracy.worst:+.5f}",
+            ]
+        else:
+            numbers = [
+                f"{accuracy.loss:.3e}",
+                "-" if error is None else f"{error:.1e}",
+                f"{accuracy.worst:.3e}",
+                f"{1 - accuracy.worst:.6f}",
+            ]
+        table.add_row(
+            str(accuracy.block),
+            str(accuracy.fraction_bits),
+            accuracy.schedule,
+            *numbers,
+            "-" if ratio is None else f"{ratio:.3f}",
+            ", ".join(accuracy.flags) or "-",
+        )
+    console.print(table)
 
 
 def print_report(report: "Report", *, macs: int | None, depth: int) -> None:

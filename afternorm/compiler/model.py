@@ -437,6 +437,8 @@ class ModelCompiler:
                 rotation=rotation,
                 tail_x=cache.x.below(position % self.chunk - step.tail) if cache else None,
             )
+            if cache:
+                self._fill(number, step, cache)
             program.emit()
             b.check()
             macs += program.macs()
@@ -506,7 +508,7 @@ class ModelCompiler:
     # Caches in DRAM
 
     def _open(self, number: int, step: Step) -> _Cache | None:
-        """A layer's caches: those that stay, or room for them, with what they hold so far."""
+        """A layer's caches: those that stay, or room for them, with the inputs of the tail."""
         if not self.decodes:
             return None
         kept = self._caches[number]
@@ -519,11 +521,16 @@ class ModelCompiler:
             v=b.stationary(w.kv_heads * w.head_dim, ceil_div(end, block)),
             x=b.cache(self.chunk, kept.x.blocks),
         )
-        self._rows(Opcode.LOAD, cache.k, kept.k, 0, step.position)
-        self._values(Opcode.LOAD, cache.v, kept.v, 0, ceil_div(step.position, block))
         first = step.position % self.chunk
         self._rows(Opcode.LOAD, cache.x, kept.x, first - step.tail, step.tail)
         return cache
+
+    def _fill(self, number: int, step: Step, cache: _Cache) -> None:
+        """Load the keys and values of earlier tokens; a block that grows is made again."""
+        if not self.cached:
+            kept = self._caches[number]
+            self._rows(Opcode.LOAD, cache.k, kept.k, 0, step.position)
+            self._values(Opcode.LOAD, cache.v, kept.v, 0, step.position // self.config.block)
 
     def _close(self, number: int, step: Step, cache: _Cache) -> None:
         """Store what a step added to a layer's caches."""

@@ -12,7 +12,6 @@ import pytest
 from afternorm.compiler.accesses import Memory, accesses
 from afternorm.compiler.assembler import TOKENS_MAX, Assembler, listing
 from afternorm.config import Config, preset
-from afternorm.errors import CapacityError
 from afternorm.isa import (
     SIGNALS,
     WAITS,

@@ -2,7 +2,7 @@
 """What the arithmetic costs whole models, on the golden machine: the issue's targets."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ RATIO = 1.25
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> object:
+def one_thread() -> Iterator[None]:
     """Matrices are small, and threads of a BLAS would wait for each other."""
     with threadpool_limits(limits=1):
         yield

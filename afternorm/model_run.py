@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `run` command: a whole model on RTL, golden machine or in float64."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Literal, Protocol
+
+import numpy as np
+
+from afternorm.checkpoints.decoder import Decoder
+from afternorm.checkpoints.model import Model
+from afternorm.compiler.buffers import Floats
+from afternorm.compiler.layer_weights import Schedule
+from afternorm.compiler.model import ModelCompiler
+from afternorm.config import Config
+from afternorm.device import RtlDevice
+from afternorm.errors import CapacityError
+from afternorm.golden_device import GoldenDevice
+from afternorm.inference import Done, Inference
+from afternorm.isa import Engine
+from afternorm.progress import progress
+from afternorm.results import ModelResult, ModelRun, ProgramResult, TextResult
+from afternorm.sampling import Sampler
+from afternorm.simulation import Simulator
+
+Backend = Literal["rtl", "golden", "float"]
+BACKENDS: tuple[Backend, ...] = ("rtl", "golden", "float")
+
+NEW_TOKENS = 32
+"""That a text is continued by, unless stated otherwise."""
+
+Write = Callable[[str], None]
+"""Takes pieces of text as they come."""
+
+
+class _Engine(Protocol):
+    """What computes a model: from tokens to logits or to an embedding."""
+
+    def restart(self) -> None:
+        """Begin another text."""
+
+    def feed(self, tokens: Sequence[int]) -> Floats:
+        """Decoders: the logits after the tokens."""
+
+    def sentence(self, tokens: Sequence[int]) -> Floats:
+        """Encoders: the embedding of a text."""
+
+
+class _Float:
+    """The model in float64."""
+
+    def __init__(self, model: Model, tokens: int) -> None:
+        self.model, self.tokens = model, tokens
+
+    def restart(self) -> None:
+        if self.model.classifier is not None:
+            self.decoder = Decoder(self.model, 1, length=self.tokens)
+
+    def feed(self, tokens: Sequence[int]) -> Floats:
+        for token in tokens:
+            logits = self.decoder.step([token])
+        return np.asarray(logits[0])
+
+    def sentence(self, tokens: Sequence[int]) -> Floats:
+        return self.model.sentence(tokens)
+
+
+class _Checked:
+    """The RTL, and every result compared with the golden machine's."""
+
+    def __init__(self, rtl: Inference, golden: Inference) -> None:
+        self.rtl, self.golden = rtl, golden
+        self.words = self.mismatches = 0
+
+    def restart(self) -> None:
+        self.rtl.restart()
+        self.golden.restart()
+
+    def feed(self, tokens: Sequence[int]) -> Floats:
+        return self._same(self.rtl.feed(tokens), self.golden.feed(tokens))
+
+    def sentence(self, tokens: Sequence[int]) -> Floats:
+        features = self._same(self.rtl.features(tokens), self.golden.features(tokens))
+        return self.rtl.pool(features)
+
+    def _same(self, got: Floats, expected: Floats) -> Floats:
+        flags = self.rtl.done[-1].run.flags != self.golden.done[-1].run.flags
+        self.words += got.size + 1
+        self.mismatches += int((got != expected).sum()) + int(flags)
+        return got
+
+
+def run_model(
+    config: Config,
+    model: Model,
+    texts: Sequence[str],
+    *,
+    tokens: int | None,
+    backend: Backend,
+    schedules: Sequence[Schedule],
+    sampler: Callable[[], Sampler],
+    clock: float,
+    write: Write,
+    simulator: Simulator = "verilator",
+) -> ModelResult:
+    """Continue every text (decoders), or embed it (encoders), under each of the schedules.
+
+    Parameters
+    ----------
+    tokens
+        New tokens of every text, at most; a token that ends texts ends it.  None: `NEW_TOKENS`,
+        or what the model's context leaves.
+    sampler
+        Makes what chooses the tokens, anew for every text.
+    clock
+        MHz, for tokens a second.
+    write
+        Gets the texts of the first schedule, piece by piece.
+
+    Raises
+    ------
+    AfternormError
+        If a text cannot be encoded, the model does not fit, a tool is missing, or the
+        accelerator stops.
+    """
+    encoded = [model.encode(text) for text in texts]
+    longest = max(len(ids) for ids in encoded)
+    new = 0
+    if model.classifier is not None:
+        new = max(0, min(NEW_TOKENS, model.context - longest)) if tokens is None else tokens
+    most = longest + new
+    if backend == "float":
+        engine = _Float(model, most)
+        results = [_text(model, engine, ids, new, sampler(), write) for ids in encoded]
+        return ModelResult(model=model.name, backend=backend, clock=clock, texts=results, runs=[])
+    # Compiled first: what does not fit is said before anything is built.
+    compilers = {
+        schedule: _compiled(config, model, schedule, tokens=most, chunk=longest)
+        for schedule in schedules
+    }
+    runs: list[ModelRun] = []
+    for number, (schedule, compiler) in enumerate(compilers.items()):
+        with ExitStack() as stack:
+            image = compiler.image()
+            golden = Inference(compiler, stack.enter_context(GoldenDevice(config, image)))
+            checked = None
+            began = time.perf_counter()
+            if backend == "rtl":
+                with progress(f"building the simulation ({simulator})"):
+                    device = stack.enter_context(RtlDevice(config, image, simulator=simulator))
+                checked = _Checked(Inference(compiler, device), golden)
+            build_seconds = time.perf_counter() - began
+            began = time.perf_counter()
+            out = write if number == 0 else lambda _: None
+            results = [_text(model, checked or golden, ids, new, sampler(), out) for ids in encoded]
+            seconds = time.perf_counter() - began
+        main = checked.rtl if checked else golden
+        runs.append(
+            ModelRun(
+                schedule=schedule,
+                resident=compiler.resident,
+                cached=compiler.cached,
+                regions={region.name: region.size for region in compiler.regions},
+                prologue=_program(main.prologue),
+                programs=[_program(done) for done in main.done],
+                texts=results,
+                words=checked.words if checked else 0,
+                mismatches=checked.mismatches if checked else 0,
+                flags=sorted({name for done in main.done for name in done.run.flag_names()}),
+                build_seconds=build_seconds,
+                seconds=seconds,
+            )
+        )
+    return ModelResult(
+        model=model.name, backend=backend, clock=clock, texts=runs[0].texts, runs=runs
+    )
+
+
+def _compiled(
+    config: Config, model: Model, schedule: Schedule, *, tokens: int, chunk: int
+) -> ModelCompiler:
+    """The compiler; if the model does not fit, the error says how many tokens would."""
+    try:
+        return ModelCompiler(config, model, schedule, tokens=tokens, chunk=chunk)
+    except CapacityError as error:
+        fit, too_many = 0, tokens
+        while too_many - fit > 1:
+            some = (fit + too_many) // 2
+            try:
+                ModelCompiler(config, model, schedule, tokens=some, chunk=min(chunk, some))
+                fit = some
+            except CapacityError:
+                too_many = some
+        advice = f"{fit} tokens would fit" if fit else "not even one token would fit"
+        raise CapacityError(f"{error}; {advice}") from error
+
+
+def _text(
+    model: Model, engine: _Engine, ids: list[int], new: int, sampler: Sampler, write: Write
+) -> TextResult:
+    """Continue or embed one text."""
+    engine.restart()
+    if model.classifier is None:
+        return TextResult(ids=ids, text=model.decode(ids), embedding=engine.sentence(ids).tolist())
+    text, given = model.decode(ids), list(ids)
+    write(text)
+    logits = engine.feed(ids)
+    while len(ids) - len(given) < new:
+        token = sampler(logits)
+        ids = [*ids, token]
+        if token in model.eos:
+            break
+        # Characters may take several tokens: what is not whole yet is replaced when it is.
+        longer = model.decode(ids)
+        if not longer.endswith("\ufffd"):
+            write(longer[len(text) :])
+            text = longer
+        if len(ids) - len(given) < new:
+            logits = engine.feed([token])
+    write("\n")
+    return TextResult(ids=ids, text=model.decode(ids), embedding=None)
+
+
+def _program(done: Done) -> ProgramResult:
+    """What is reported of a program that was run."""
+    return ProgramResult(
+        position=done.position,
+        rows=done.rows,
+        instructions=len(done.program.instructions),
+        cycles=done.run.cycles,
+        ideal=done.program.ideal,
+        macs=done.program.macs,
+        dram_bytes=done.dram_bytes,
+        engines={engine.name.lower(): done.run.engine(engine).busy for engine in Engine},
+    )
