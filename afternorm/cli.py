@@ -212,9 +212,9 @@ def parser() -> argparse.ArgumentParser:
         "accuracy",
         _accuracy,
         "measure what number formats cost a model, on the golden machine against float64",
-        "python scripts/sample_text.py stories260K.bin -o texts.json\n"
-        "  afternorm accuracy stories260K.bin --text texts.json --preset medium --plot loss.svg\n"
-        "  afternorm accuracy all-MiniLM-L6-v2/ --text sentences.txt --blocks 32,16,8",
+        "afternorm accuracy all-MiniLM-L6-v2/ --text sentences.txt --blocks 32,16,8\n"
+        "  python scripts/sample_text.py stories260K.bin -o texts.json\n"
+        "  afternorm accuracy stories260K.bin --text texts.json --preset medium --plot loss.svg",
     )
     sub.description = (
         "Measure what number formats cost a model, on the golden machine against float64: NLL of "

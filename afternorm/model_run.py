@@ -32,13 +32,14 @@ NEW_TOKENS = 32
 
 Write = Callable[[str], None]
 """Takes pieces of text as they come."""
+Texts = list[TextResult]
 
 
 class _Engine(Protocol):
     """What computes a model: from tokens to logits or to an embedding."""
 
     def restart(self) -> None:
-        """Begin another text."""
+        """Decoders: begin another text."""
 
     def feed(self, tokens: Sequence[int]) -> Floats:
         """Decoders: the logits after the tokens."""
@@ -54,8 +55,7 @@ class _Float:
         self.model, self.tokens = model, tokens
 
     def restart(self) -> None:
-        if self.model.classifier is not None:
-            self.decoder = Decoder(self.model, 1, length=self.tokens)
+        self.decoder = Decoder(self.model, 1, length=self.tokens)
 
     def feed(self, tokens: Sequence[int]) -> Floats:
         for token in tokens:
@@ -132,48 +132,62 @@ def run_model(
     most = longest + new
     if backend == "float":
         engine = _Float(model, most)
-        results = [_text(model, engine, ids, new, sampler(), write) for ids in encoded]
+        results = _texts(model, engine, encoded, new, sampler, write)
         return ModelResult(model=model.name, backend=backend, clock=clock, texts=results, runs=[])
     # Compiled first: what does not fit is said before anything is built.
     compilers = {
         schedule: _compiled(config, model, schedule, tokens=most, chunk=longest)
         for schedule in schedules
     }
-    runs: list[ModelRun] = []
-    for number, (schedule, compiler) in enumerate(compilers.items()):
-        with ExitStack() as stack:
-            image = compiler.image()
-            golden = Inference(compiler, stack.enter_context(GoldenDevice(config, image)))
-            checked = None
-            began = time.perf_counter()
-            if backend == "rtl":
-                with progress(f"building the simulation ({simulator})"):
-                    device = stack.enter_context(RtlDevice(config, image, simulator=simulator))
-                checked = _Checked(Inference(compiler, device), golden)
-            build_seconds = time.perf_counter() - began
-            began = time.perf_counter()
-            out = write if number == 0 else lambda _: None
-            results = [_text(model, checked or golden, ids, new, sampler(), out) for ids in encoded]
-            seconds = time.perf_counter() - began
-        main = checked.rtl if checked else golden
-        runs.append(
-            ModelRun(
-                schedule=schedule,
-                resident=compiler.resident,
-                cached=compiler.cached,
-                regions={region.name: region.size for region in compiler.regions},
-                prologue=_program(main.prologue),
-                programs=[_program(done) for done in main.done],
-                texts=results,
-                words=checked.words if checked else 0,
-                mismatches=checked.mismatches if checked else 0,
-                flags=sorted({name for done in main.done for name in done.run.flag_names()}),
-                build_seconds=build_seconds,
-                seconds=seconds,
-            )
-        )
+    runs = []
+    for number, compiler in enumerate(compilers.values()):
+
+        def texts_on(engine: _Engine, out: Write = write if number == 0 else _nowhere) -> Texts:
+            return _texts(model, engine, encoded, new, sampler, out)
+
+        runs.append(_run(compiler, backend, simulator, texts_on))
     return ModelResult(
         model=model.name, backend=backend, clock=clock, texts=runs[0].texts, runs=runs
+    )
+
+
+def _nowhere(_: str) -> None:
+    """Takes text that nobody wants to read."""
+
+
+def _run(
+    compiler: ModelCompiler,
+    backend: Backend,
+    simulator: Simulator,
+    texts_on: Callable[[_Engine], Texts],
+) -> ModelRun:
+    """All texts under one schedule."""
+    config, image = compiler.config, compiler.image()
+    with ExitStack() as stack:
+        engine = golden = Inference(compiler, stack.enter_context(GoldenDevice(config, image)))
+        checked = None
+        began = time.perf_counter()
+        if backend == "rtl":
+            with progress(f"building the simulation ({simulator})"):
+                device = stack.enter_context(RtlDevice(config, image, simulator=simulator))
+            engine = Inference(compiler, device)
+            checked = _Checked(engine, golden)
+        built = time.perf_counter()
+        texts = texts_on(checked or golden)
+        seconds = time.perf_counter() - built
+    return ModelRun(
+        schedule=compiler.schedule,
+        resident=compiler.resident,
+        cached=compiler.cached,
+        regions={region.name: region.size for region in compiler.regions},
+        prologue=_program(engine.prologue),
+        programs=[_program(done) for done in engine.done],
+        texts=texts,
+        words=checked.words if checked else 0,
+        mismatches=checked.mismatches if checked else 0,
+        flags=sorted({name for done in engine.done for name in done.run.flag_names()}),
+        build_seconds=built - began,
+        seconds=seconds,
     )
 
 
@@ -196,13 +210,31 @@ def _compiled(
         raise CapacityError(f"{error}; {advice}") from error
 
 
-def _text(
+def _texts(
+    model: Model,
+    engine: _Engine,
+    encoded: list[list[int]],
+    new: int,
+    sampler: Callable[[], Sampler],
+    write: Write,
+) -> Texts:
+    """Continue texts, which are their own progress, or embed them."""
+    if model.classifier is not None:
+        return [_continue(model, engine, ids, new, sampler(), write) for ids in encoded]
+    results = []
+    with progress("embedding texts", total=len(encoded)) as advance:
+        for ids in encoded:
+            embedding = engine.sentence(ids).tolist()
+            results.append(TextResult(ids=ids, text=model.decode(ids), embedding=embedding))
+            advance(len(results))
+    return results
+
+
+def _continue(
     model: Model, engine: _Engine, ids: list[int], new: int, sampler: Sampler, write: Write
 ) -> TextResult:
-    """Continue or embed one text."""
+    """Continue one text."""
     engine.restart()
-    if model.classifier is None:
-        return TextResult(ids=ids, text=model.decode(ids), embedding=engine.sentence(ids).tolist())
     text, given = model.decode(ids), list(ids)
     write(text)
     logits = engine.feed(ids)

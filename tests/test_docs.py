@@ -3,6 +3,7 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 from afternorm.cli import parser
@@ -36,5 +37,5 @@ def test_examples_parse() -> None:
     examples = re.findall(r"^\$ (afternorm .*?)(?:  #.*)?$", README, re.M)
     assert len(examples) >= 5
     for example in examples:
-        options = parser().parse_args(example.split()[1:])
+        options = parser().parse_args(shlex.split(example)[1:])
         assert options.run

@@ -17,7 +17,7 @@ There are two plans:
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from afternorm.compiler.accesses import Memory, words
@@ -86,7 +86,7 @@ class Buffers:
         """The buffer that has a virtual address."""
         return self._buffers[bisect_right(self._starts, address) - 1]
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Buffer]:
         return iter(self._buffers)
 
     def __len__(self) -> int:
