@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import tempfile
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from afternorm.config import Config
 from afternorm.errors import AfternormError
@@ -24,15 +25,18 @@ MAX_CYCLES = 1_000_000_000
 """Of one program on the RTL, unless stated otherwise: there to end what would never end."""
 
 
-class Device(Protocol):
+class Device(ABC):
     """An accelerator and its DRAM; a context manager that closes it."""
 
+    @abstractmethod
     def write(self, address: int, data: bytes) -> None:
         """Put `data` into DRAM from byte `address` on."""
 
+    @abstractmethod
     def read(self, address: int, count: int) -> bytes:
         """`count` bytes of DRAM from byte `address` on."""
 
+    @abstractmethod
     def run(self, program: int) -> Run:
         """Run the program at byte `program` of DRAM, and wait for its end.
 
@@ -40,11 +44,13 @@ class Device(Protocol):
         on a machine that was reset, with its memories kept.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Free what the device holds; it cannot be used any more."""
 
     def __enter__(self) -> Self:
         """The device."""
+        return self
 
     def __exit__(
         self,
@@ -53,9 +59,10 @@ class Device(Protocol):
         trace: TracebackType | None,
     ) -> None:
         """Close it."""
+        self.close()
 
 
-class RtlDevice:
+class RtlDevice(Device):
     """The generated RTL in a simulator, one process from here to `close`.
 
     Parameters
@@ -155,17 +162,6 @@ class RtlDevice:
     def close(self) -> None:
         """As in `Device`."""
         self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _command(self, *command: object) -> Any:
         """Have the simulation execute a command; its answer.

@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The golden machine as a device: the same bytes as the RTL's, and no cycles."""
 
-from types import TracebackType
-from typing import Self
-
 import numpy as np
 
 from afternorm.config import Config
+from afternorm.device import Device
 from afternorm.isa import Error
 from afternorm.memory_map import REGISTERS, Register, Status
 from afternorm.results import Run, run_fields
 from golden.machine import Machine, MachineError
 
 
-class GoldenDevice:
+class GoldenDevice(Device):
     """The golden machine behind the interface of `afternorm.device.Device`.
 
     Parameters
@@ -43,21 +41,10 @@ class GoldenDevice:
             self.machine.run(self.machine.program(program))
         except MachineError as error:
             registers[Register.STATUS] = Status.ERROR
-            registers[Register.ERROR] = int(Error(error.code)) | error.index << 8
+            registers[Register.ERROR] = Error(error.code)
+            registers[Register.ERROR_INDEX] = error.index
         registers[Register.FLAGS] = self.machine.flags
         return Run(**run_fields(registers))
 
     def close(self) -> None:
-        """As in `Device`."""
-
-    def __enter__(self) -> Self:
-        """The device."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing is held."""
+        """As in `Device`; nothing is held."""
