@@ -277,13 +277,16 @@ class LayerProgram:
                 self._normalize_sum(rows)
         columns = self.w.up_columns
         for group, rows in enumerate(self.groups):
+            shares = self._shares(rows, max(1, len(columns) - 1))
             for number in range(len(columns)):
                 # The last group's sum comes late: it is hidden behind the first group's products.
                 due = 0 if last == 0 else len(columns) - 1
                 if self.schedule != "serial" and group == 0 and number == due:
                     self._output(last)
                 self._up(rows, number)
-            self._prepare(1, rows)
+                # Its scales come with the first product.
+                for share in shares[number - 1 : number] if len(columns) > 1 else shares:
+                    self._prepare(1, share)
         for rows in self.groups:
             self._down(rows)
 
@@ -326,7 +329,11 @@ class LayerProgram:
                 if head == 0 and not self.step.tail and (attention.causal or group == 0):
                     at(due, partial(self._values, rows))
         for group, heads in enumerate(groups):
-            at(heads[0], partial(self._prepare, 0, self.groups[group]))
+            # A few rows a head: long passes would keep accumulators from being drained.
+            for head, rows in zip(
+                heads, self._shares(self.groups[group], len(heads)), strict=False
+            ):
+                at(head, partial(self._prepare, 0, rows))
             if group > 0:
                 at(heads[min(3, len(heads) - 1)], partial(self._output, group - 1))
         everything, self._banks = self._banks, attention.other_banks
@@ -412,6 +419,12 @@ class LayerProgram:
             x_row=table.row,
             **fields,
         )
+
+    @staticmethod
+    def _shares(rows: Rows, count: int) -> list[Rows]:
+        """Rows in `count` shares at most, all but the last of the same size."""
+        size = ceil_div(rows[1], count)
+        return [(rows[0] + first, length) for first, length in pieces(rows[1], size)]
 
     def _prepare(self, which: int, rows: Rows) -> None:
         """What a projection is added to: the sum or (BERT) what is normalized; plus the bias."""
