@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The time of MATMUL: weight tiles in the order of `hdl.matmul.sequencer`.
+
+A weight tile's rows of A begin with `go`: when its columns of B are loaded and the rows of the
+tile before are through.  The columns of the next one are loaded meanwhile.  So the period of
+tiles is the largest of M, of the columns, and of the interlocks' distances; where A and B lie in
+the same bank, the columns are loaded in the cycles that the rows of A leave.
+"""
+
+from collections.abc import Iterator
+
+from afternorm.cycles.kernel import Steps
+from afternorm.cycles.machine import Machine
+from afternorm.cycles.timing import TAP_DELAY, TILER_PERIOD
+from afternorm.cycles.unit import Unit
+from afternorm.isa import Instruction, Stats
+
+_Alike = tuple[int, int, int]
+
+_OPERANDS = 0
+"""Priority of A and B at the scratchpad."""
+
+
+class Matmul(Unit):
+    """The matrix engine.
+
+    Attributes
+    ----------
+    rows : rows of A that entered the array.
+    first_read, first_row, last_row, last_result : cycles; -1 before there was any.
+    """
+
+    BUSY_WHEN_OFFERED = True
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        self.rows = 0
+        self.first_read = self.first_row = self.last_row = self.last_result = -1
+        self._go = -(1 << 30)  # of the last weight tile
+        self._stream_end = -1  # its last row of A
+        self._burst = -(1 << 30)  # its first column of B
+        self._tapped = -(1 << 30)  # the last block at the tap
+        self._a_base = self._a_row = 0
+        self._free = 0  # the tiler's
+
+    def execute(self, i: Instruction, offered: int) -> Steps:
+        """Execute an instruction that is offered from a cycle on; when it is accepted."""
+        m, t = self.machine, self.machine.timing
+        c = m.config.columns
+        body = i.body
+        rows, blocks, cols = body["rows"], body["blocks"], body["cols"]
+        tap_a, tap_b = body["stats"] == Stats.A, body["stats"] == Stats.B
+        continues = not body["stat_first"]
+        a_span = (rows - 1) * body["a_row"] + (blocks - 1) * body["a_block"]
+        b_span = (cols - 1) * body["b_col"] + (blocks - 1) * body["b_block"]
+        a_banks = m.banks(body["a_base"], body["a_base"] + a_span)
+        b_banks = m.banks(body["b_base"], body["b_base"] + b_span)
+        apart = not a_banks & b_banks
+        early = 0
+        offer = max(offered, self._free) + TILER_PERIOD - 1
+        tiles = -(-cols // c)
+        for tile in range(tiles):
+            width = min(c, cols - tile * c)
+            column = body["b_base"] + (tile * c + width - 1) * body["b_col"]
+            # The tile is taken: at the earliest when the loader's last tile goes.
+            taken = max(offer, self._go)
+            offer = taken + TILER_PERIOD
+            first = taken + 1
+            if tap_b:
+                first = max(first, (self._tapped if continues else self._burst) + t.tap_period)
+            if tile == 0 or not apart:
+                complete = self._load(first, width, column, body["b_col"])
+            else:
+                complete = first + width - 1
+            self._burst = first
+            asked = m.banks(column - (width - 1) * body["b_col"], column)
+            m.third.announce(first, complete + 1, _OPERANDS, banks=asked)
+            top = column
+            if self.first_read < 0:
+                self.first_read = first
+            go = max(complete, self._stream_end)
+            if body["accumulate"]:
+                go = max(go, self._go + t.tile_period)
+            if tap_a and tile == 0 and continues:
+                go = max(go, self._tapped + t.tap_period)
+            start = go
+            if self.first_row < 0:
+                self.first_row = start + 1
+            self._stream(go, body, 0)
+            if apart:
+                if blocks > 1:
+                    period = max(rows, width, t.tile_period)
+                    go += (blocks - 1) * period
+                    self._burst = go - period + 1
+                    if tap_b:
+                        self._burst = max(self._burst, first + (blocks - 1) * t.tap_period)
+                    complete = self._burst + width - 1
+                    self._stream(go, body, blocks - 1)
+            else:
+                for block in range(1, blocks):
+                    first = go + 1
+                    if tap_b:
+                        first = max(first, self._burst + t.tap_period)
+                    self._burst = first
+                    column += body["b_block"]
+                    complete = self._load(first, width, column, body["b_col"])
+                    go = max(complete, go + max(rows, t.tile_period))
+                    self._stream(go, body, block)
+            if tap_b:
+                self._tapped = complete
+            elif tap_a and tile == 0:
+                self._tapped = go + rows
+            if tile == 0:
+                early = go + rows
+            loading = width if apart else c + rows  # refused, B asks all the time
+            self._announce(start, go + rows, body, top, width, loading)
+        if tap_b:
+            early = complete + 1
+        last = self._stream_end
+        self.rows += rows * blocks * tiles
+        self.last_row = last
+        self.last_result = last + t.dot_control + t.product_write + width - 1
+        self._free = taken + 1
+        self.complete(i, last + t.dot_control + t.product_done, early + TAP_DELAY + t.tap)
+        yield taken
+        return taken
+
+    def _stream(self, go: int, body: dict[str, int], block: int) -> None:
+        """The rows of A of a weight tile enter the array after `go`."""
+        self._go, self._stream_end = go, go + body["rows"]
+        self._a_base = body["a_base"] + block * body["a_block"]
+        self._a_row = body["a_row"]
+
+    def _load(self, first: int, width: int, address: int, stride: int) -> int:
+        """When the last column of B of a weight tile is read, from `address` down to column 0."""
+        bank = self.machine.bank
+        go, end = self._go, self._stream_end
+        low, high = self._a_base, self._a_base + (end - go - 1) * self._a_row
+        used = self.machine.banks(low, high)
+        if first > end or not used & self.machine.banks(address - (width - 1) * stride, address):
+            return first + width - 1
+        time = first
+        for _ in range(width):
+            while time <= end and bank(low + (time - go - 1) * self._a_row) == bank(address):
+                time += 1
+            address -= stride
+            time += 1
+        return time - 1
+
+    def _announce(
+        self, start: int, end: int, body: dict[str, int], address: int, width: int, loading: int
+    ) -> None:
+        """What the weight tiles of a column tile take of the scratchpad's banks.
+
+        `address` is that of the first tile's last column; `loading` are the cycles in which the
+        next one's columns are asked for.
+        """
+        m, port = self.machine, self.machine.third
+        rows, blocks, stride = body["rows"], body["blocks"], body["a_row"]
+        period = (end - start - rows) // (blocks - 1) if blocks > 1 else rows
+        first = start + 1
+        span = (rows - 1) * stride
+        for low, high, banks in self._alike(body["a_base"], body["a_block"], span, blocks):
+            if banks & (banks - 1):
+                for block in range(low, high):
+                    base = body["a_base"] + block * body["a_block"]
+                    for row in range(rows):
+                        at = first + block * period + row
+                        port.announce(at, at + 1, _OPERANDS, banks=1 << m.bank(base + row * stride))
+            else:
+                begin, last = first + low * period, first + (high - 1) * period + rows
+                port.announce(begin, last, _OPERANDS, period=period, width=rows, banks=banks)
+        span = (width - 1) * body["b_col"]
+        base = address - span + body["b_block"]
+        for low, high, banks in self._alike(base, body["b_block"], span, blocks - 1):
+            begin, last = first + low * period, first + (high - 1) * period + loading
+            port.announce(begin, last, _OPERANDS, period=period, width=loading, banks=banks)
+
+    def _alike(self, base: int, stride: int, span: int, blocks: int) -> Iterator[_Alike]:
+        """Runs of blocks in the same banks: the first, the one behind the last, the banks."""
+        banks = self.machine.banks
+        whole = banks(base, base + (blocks - 1) * stride + span) if blocks else 0
+        if not whole & (whole - 1):
+            if blocks:
+                yield 0, blocks, whole
+            return
+        low = 0
+        current = banks(base, base + span)
+        for block in range(1, blocks):
+            at = base + block * stride
+            following = banks(at, at + span)
+            if following != current:
+                yield low, block, current
+                low, current = block, following
+        yield low, blocks, current

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model of cycles by itself: its latencies against the RTL's, known times, and its ports."""
+
+import random
+from collections.abc import Generator
+
+import pytest
+
+from afternorm.compiler.kernels import compile_gemm, compile_norm_linear
+from afternorm.config import PRESETS, Config, preset
+from afternorm.cycles import predict
+from afternorm.cycles.kernel import Kernel, Waiters
+from afternorm.cycles.ports import Port, next_free
+from afternorm.cycles.timing import BURST, BURSTS_AHEAD, BURSTS_UNSENT, IN_FLIGHT, RUN, timing
+from afternorm.errors import AfternormError
+from afternorm.isa import Engine, Instruction, Opcode, Scale
+from hdl.dma import arbiter, bursts, load, store
+from hdl.exp.engine import ExpEngine
+from hdl.matmul.engine import MatmulEngine
+from hdl.matmul.tiler import ColumnTiler
+from hdl.reduce.engine import ReduceEngine
+from hdl.reduce.tree import tree_latency
+from hdl.scheduler import frontend
+from hdl.scheduler.checker import Checker
+from hdl.vector.engine import VectorEngine
+from tb.machine import CONFIGS
+
+TINY = preset("tiny")
+ALL = {**PRESETS, **CONFIGS}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_latencies_are_the_hardwares(name: str) -> None:
+    config = ALL[name]
+    t = timing(config)
+    reduce = ReduceEngine(config=config, tile=0)
+    matmul = MatmulEngine(config=config, tile=0, tap_period=reduce.tap_min_period)
+    exp = ExpEngine(config, 0)
+    vector = VectorEngine(config=config, tree_latency=tree_latency(config))
+    assert t.tree == tree_latency(config)
+    assert t.dot_control + t.product_write == matmul.latency
+    assert t.product_done == t.product_write + config.columns - 1
+    assert (t.tile_period, t.tap_period) == (matmul.min_period, reduce.tap_min_period)
+    assert t.tap == reduce.tap_latency
+    before_the_reads = 5
+    assert before_the_reads + t.exp_done - 1 == exp.overhead
+    assert t.vector_write == vector.latency
+    before_the_slots = 3
+    assert before_the_slots + t.vector_write + t.vector_block == vector.blocks_latency
+    start, statistics, early = 2, 2, 1
+    for mode in Scale:
+        for tree in (False, True):
+            expected = start + statistics + tree * t.tree + t.scales[mode] + early
+            assert expected == reduce.latency(mode, tree=tree)
+    assert 3 + max(t.checks.values()) == Checker(config=config).latency
+
+
+def test_depths_are_the_hardwares() -> None:
+    assert frontend.IN_FLIGHT == IN_FLIGHT
+    assert (bursts.RUN, bursts.BURST) == (RUN, BURST)
+    assert arbiter.OUTSTANDING == load.AHEAD == store.UNWRITTEN == BURSTS_AHEAD
+    assert store.UNSENT == BURSTS_UNSENT
+    assert ColumnTiler.period == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "m", "n", "k"),
+    [
+        (TINY, 16, 16, 24),
+        (preset("small"), 64, 64, 96),
+        (preset("large"), 128, 64, 256),
+        (preset("small").with_(block=16, columns=16), 64, 64, 64),
+    ],
+)
+def test_the_span_of_a_product(config: Config, m: int, n: int, k: int) -> None:
+    """It is the ideal and a known constant, and no slot is idle."""
+    job = compile_gemm(config, m, n * config.tiles, k)
+    prediction = predict(config, job.program)
+    ideal = -(-k // config.block) * -(-n // config.columns) * m
+    assert prediction.rows == ideal
+    assert prediction.idle_slots == 0
+    assert prediction.span == ideal + config.rows + 2 * config.columns + 12
+
+
+def test_few_rows_wait_for_the_columns() -> None:
+    """A row of A needs C columns of B each time."""
+    config = preset("large")
+    columns = 64 * config.tiles
+    programs = [compile_gemm(config, m, columns, 32 * 40).program for m in (1, 32)]
+    times = [predict(config, program).span for program in programs]
+    assert times[1] - times[0] == 31
+
+
+def test_latency_of_dram_and_of_hops() -> None:
+    """A program waits for DRAM once; a conventional norm waits for the tree, a deferred one not."""
+    config = preset("medium").with_(columns=16, lanes=8)
+    deferred, serial = (
+        compile_norm_linear(config, "rms", 512, 256, 64, schedule=schedule).program
+        for schedule in ("deferred", "serial")
+    )
+    for program, hops in ((deferred, 0), (serial, 2)):
+        near = predict(config, program).cycles
+        assert predict(config, program, dram_latency=132).cycles == near + 100
+        far = predict(config, program, hop_latency=50).cycles
+        assert far >= near + 50 * hops
+        assert hops or far <= near + 2 * 50 * 2  # what follows the last product
+
+
+def sync(engine: Engine, **signals: tuple[int, ...]) -> Instruction:
+    return Instruction(Opcode.SYNC, {"engine": engine}, **signals)
+
+
+END = Instruction(Opcode.END)
+
+
+def test_the_shortest_program() -> None:
+    # Start to fetch, DRAM, the instruction's beats, the buffer; then fetch, check, finish.
+    beats = 512 // TINY.dram_width
+    assert predict(TINY, [END]).cycles == 5 + 32 + beats - 1 + 2 + 5
+    prediction = predict(TINY, [END])
+    assert (prediction.rows, prediction.span, prediction.idle_slots) == (0, 0, 0)
+    assert all(time.starved == prediction.cycles for time in prediction.engines.values())
+
+
+def test_programs_that_never_end() -> None:
+    with pytest.raises(AfternormError, match=r"EXP engine waits for semaphores \(3, 4\)"):
+        signals = sync(Engine.LOAD, signals=(3,))
+        predict(TINY, [signals, sync(Engine.EXP, waits=(3, 4)), END])
+    with pytest.raises(AfternormError, match="no END"):
+        predict(TINY, [sync(Engine.EXP)])
+    with pytest.raises(AfternormError, match="no END"):
+        predict(TINY, [])
+    full = [sync(Engine.EXP, waits=(3,))] * 40
+    with pytest.raises(AfternormError, match="EXP engine waits"):
+        predict(TINY, [*full, END])
+
+
+@pytest.mark.parametrize(("dram_latency", "hop_latency"), [(1, 0), (32, -1)])
+def test_impossible_latencies(dram_latency: int, hop_latency: int) -> None:
+    with pytest.raises(AfternormError, match="must be"):
+        predict(TINY, [END], dram_latency=dram_latency, hop_latency=hop_latency)
+
+
+def test_a_token_that_comes_before_or_after_its_wait() -> None:
+    """Two cycles after a signal it may be taken, in whichever order the instructions come."""
+    for order in (1, -1):
+        pair = [sync(Engine.EXP, waits=(3,)), sync(Engine.LOAD, signals=(3,))][::order]
+        assert predict(TINY, [*pair, END]).cycles < 80
+
+
+def test_ports_against_a_simulation_by_cycles(seed: int) -> None:
+    """Accesses that go last take the first cycles that nobody else has."""
+    rng = random.Random(seed)
+    for _ in range(200):
+        kernel = Kernel()
+        port = Port(kernel)
+        taken = set()
+        for _ in range(rng.randrange(4)):
+            period, first, end = rng.randrange(1, 9), rng.randrange(60), rng.randrange(20, 200)
+            width, priority, bank = rng.randrange(1, 4), rng.randrange(4), rng.randrange(2)
+            port.announce(first, end, priority, period=period, width=width, banks=1 << bank)
+            if priority < 2 and bank == 0:
+                taken |= {t for t in range(first, end) if (t - first) % period < width}
+        first, count, spacing = rng.randrange(40), rng.randrange(1, 50), rng.randrange(1, 4)
+        time = first
+        for _ in range(count):
+            while time in taken:
+                time += 1
+            last, time = time, time + spacing
+        result = []
+
+        def access(
+            port: Port = port,
+            result: list[int] = result,
+            first: int = first,
+            count: int = count,
+            spacing: int = spacing,
+        ) -> Generator[int | Waiters, None, None]:
+            result.append((yield from port.serve(first, count, 2, spacing=spacing, banks=1)))
+
+        kernel.start(access())
+        kernel.run()
+        assert result == [last]
+        assert next_free(port.others(2, 0, 1), last) == last

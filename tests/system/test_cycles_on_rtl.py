@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predicted cycles against the RTL's: every kind of instruction, bound by array, DRAM and tree.
+
+The time of a program does not depend on values, so programs run on whatever the memories hold.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+import pytest
+
+from afternorm.checkpoints import ARCHS, Arch, load_model, seeded_input, seeded_layer
+from afternorm.compiler.kernels import compile_attention, compile_gemm, compile_norm_linear
+from afternorm.compiler.layer import compile_layer
+from afternorm.compiler.layer_weights import Schedule
+from afternorm.compiler.model import ModelCompiler
+from afternorm.config import Config, preset
+from afternorm.cycles import predict
+from afternorm.device import RtlDevice
+from afternorm.isa import INSTRUCTION_BYTES, Instruction, Opcode, Target
+from afternorm.memory_map import Status
+from afternorm.models import ADDER
+from tb.machine import CONFIGS
+from tb.random_program import random_job
+
+TOLERANCE = 0.01
+CYCLES = 16
+"""A prediction is off by this part, or by so many cycles, at most."""
+NAMES = ("tiny", "T2-B16-F9", "T3-B8-F23")
+SCHEDULES: tuple[Schedule, ...] = ("serial", "interleaved", "deferred", "none")
+Kind = Literal["rms", "layer"]
+
+
+class Checked:
+    """A device on which programs run, and are predicted."""
+
+    def __init__(self, config: Config, latency: int = 32) -> None:
+        self.config, self.latency = config, latency
+        self.device = RtlDevice(config, latency=latency)
+
+    def __call__(self, program: Sequence[Instruction], what: str) -> None:
+        """Run a program and compare."""
+        words = (i.pack().to_bytes(INSTRUCTION_BYTES, "little") for i in program)
+        self.device.write(0, b"".join(words))
+        run = self.device.run(0)
+        assert run.status == Status.DONE, f"{what}: {run.error.name} at {run.error_index}"
+        prediction = predict(self.config, program, dram_latency=self.latency)
+        allowed = max(CYCLES, math.ceil(TOLERANCE * run.cycles))
+        pairs = [("cycles", prediction.cycles, run.cycles)]
+        if prediction.rows:
+            pairs += [
+                ("span", prediction.span, run.span),
+                ("idle slots", prediction.idle_slots, run.idle_slots),
+            ]
+        for engine, time in prediction.engines.items():
+            counted = run.engine(engine)
+            for name in ("busy", "waiting", "starved"):
+                pairs.append((f"{engine.name} {name}", getattr(time, name), getattr(counted, name)))
+        for name, predicted, counted_cycles in pairs:
+            assert abs(predicted - counted_cycles) <= allowed, (
+                f"{what}: {predicted} {name} predicted, {counted_cycles} on the RTL"
+            )
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def checked(request: pytest.FixtureRequest) -> Iterator[Checked]:
+    result = Checked(CONFIGS[request.param])
+    with result.device:
+        yield result
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k"),
+    [(1, 8, 8), (1, 40, 40), (3, 24, 40), (5, 60, 70), (16, 48, 64), (40, 60, 70)],
+)
+def test_gemm(checked: Checked, m: int, n: int, k: int) -> None:
+    checked(compile_gemm(checked.config, m, n, k).program, "gemm")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_norm(checked: Checked, kind: Kind, schedule: Schedule) -> None:
+    job = compile_norm_linear(checked.config, kind, 70, 50, 19, schedule=schedule)
+    checked(job.program, "norm")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention(checked: Checked, causal: bool) -> None:
+    config = checked.config
+    for schedule in ("serial", "deferred"):
+        job = compile_attention(config, 45, 12, 4, causal, schedule=schedule)
+        checked(job.program, schedule)
+    checked(compile_attention(config, 45, 12, 2, causal, split_keys=True).program, "split keys")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_layers(checked: Checked, arch: Arch, schedule: Schedule) -> None:
+    kv_heads = 2 if arch == "llama" else 4
+    layer = seeded_layer(arch, 0, dim=40, heads=4, kv_heads=kv_heads, hidden=52)
+    job = compile_layer(checked.config, layer, seeded_input(layer, 0, 21), schedule)
+    checked(job.program, "layer")
+
+
+def test_random_programs(checked: Checked) -> None:
+    """All instructions and modes, in each other's way; seeds are fixed as errors add up in some."""
+    for number in range(8):
+        checked(random_job(checked.config, number, 80).program, f"program {number}")
+
+
+def test_operands_over_the_end_of_a_bank(checked: Checked) -> None:
+    """Who reads beside a product waits only while its rows are in the same bank."""
+    c = checked.config
+    bank = c.scratchpad_depth // c.scratchpad_banks
+    rows, blocks = 16, 4
+    product = Instruction(
+        Opcode.MATMUL,
+        {"rows": rows, "blocks": blocks, "cols": 2 * c.columns, "a_row": 1, "a_block": rows}
+        | {"a_base": bank - 40, "b_base": 3 * bank, "b_col": blocks, "b_block": 1},
+    )
+    reads = {"rows": 8, "blocks": 6}
+    for base in (100, bank + 200, 2 * bank - 30):
+        scan = Instruction(
+            Opcode.SCAN, {**reads, "a_base": base, "a_row": 6, "a_block": 1, "stat_first": 1}
+        )
+        gather = Instruction(
+            Opcode.GATHER,
+            {**reads, "src_base": base, "src_row": 6, "src_block": 1}
+            | {"dst_base": 2 * bank + 500, "dst_row": 6, "dst_block": 1, "dst_tile": 50},
+        )
+        for other in (scan, gather):
+            program = [product, other, product, Instruction(Opcode.END)]
+            checked(program, f"{other.opcode.name} from {base}")
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+@pytest.mark.parametrize("target", Target)
+def test_transfers(checked: Checked, target: Target, shared: int) -> None:
+    """Alone, one after the other, and reads beside writes; blocks that begin within a beat."""
+    fields = {"target": target, "base": 64, "shared": shared, "dram": 0x10020, "dram_tile": 0x4000}
+    if target == Target.BLOCKS:
+        fields |= {"exponents": 0x40006, "exponents_tile": 0x400}
+    for count in (1, 3, 40, 150):
+        load, store = (
+            Instruction(opcode, {**fields, "count": count})
+            for opcode in (Opcode.LOAD, Opcode.STORE)
+        )
+        for program in ([load], [store], [load] * 3, [store] * 3, [load, store] * 2):
+            names = " ".join(i.opcode.name for i in program)
+            checked([*program, Instruction(Opcode.END)], f"{names} of {count}")
+
+
+def whole_model(config: Config, schedule: Schedule, chunk: int, latency: int) -> None:
+    """Prologue, prefill and a step of decoding."""
+    compiler = ModelCompiler(config, load_model(ADDER), schedule, tokens=16, chunk=chunk)
+    checked = Checked(config, latency)
+    with checked.device:
+        checked(compiler.prologue().instructions, "prologue")
+        checked(compiler.step(0, min(7, compiler.chunk)).instructions, "prefill")
+        checked(compiler.step(7).instructions, "step")
+
+
+@pytest.mark.parametrize("latency", [4, 100])
+@pytest.mark.parametrize("schedule", ["serial", "deferred"])
+def test_weights_that_stream(schedule: Schedule, latency: int) -> None:
+    """DRAM is what a whole model on the smallest accelerator waits for."""
+    whole_model(preset("tiny").with_(acc_width=32), schedule, 8, latency)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [1024, 8192])
+def test_a_model_on_small(depth: int) -> None:
+    """Weights that stream, and weights that stay."""
+    whole_model(preset("small").with_(scratchpad_depth=depth), "deferred", 32, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tiles", [1, 4])
+def test_wider_arrays(tiles: int) -> None:
+    config = preset("small").with_(block=16, columns=16, tiles=tiles)
+    checked = Checked(config)
+    with checked.device:
+        for schedule in SCHEDULES:
+            for kind in get_args(Kind):
+                job = compile_norm_linear(config, kind, 256, 256, 64, schedule=schedule)
+                checked(job.program, f"{kind}, {schedule}")
+        for causal in (False, True):
+            job = compile_attention(config, 64, 64, 4, causal)
+            checked(job.program, "attention")
+        layer = seeded_layer("llama", 0, kv_heads=2)
+        for schedule in SCHEDULES:
+            job = compile_layer(config, layer, seeded_input(layer, 0, 64), schedule)
+            checked(job.program, f"layer, {schedule}")
