@@ -119,7 +119,7 @@ def report(design: str, *, top: str, target: str) -> Report:
 
 
 def normalization(root: Node) -> Resources:
-    """What the instances of an accelerator take that are named in `NORMALIZATION`."""
+    """What the instances of an accelerator, or of a tile, take that `NORMALIZATION` names."""
 
     def parts(node: Node, path: str) -> Iterator[Resources]:
         for child in node.children:
@@ -128,7 +128,7 @@ def normalization(root: Node) -> Resources:
             else:
                 yield from parts(child, f"{path}{child.name}/")
 
-    return _sum(parts(root, ""))
+    return _sum(parts(root, "tile/" if root.name == "tile" else ""))
 
 
 def synthesize(design: str, *, top: str, synthesis: str) -> Cells:
@@ -153,40 +153,61 @@ def synthesize(design: str, *, top: str, synthesis: str) -> Cells:
 
 
 def _run_yosys(design: str, top: str, synthesis: str) -> Cells:
-    # YoWASP replaces /tmp by a folder of its own and loses standard output in ABC: all files
-    # are named relative to the working directory.
     with tempfile.TemporaryDirectory(prefix="afternorm-report-") as name:
         directory = Path(name)
-        (directory / "design.il").write_text(design, encoding="utf-8")
         # ABC9 may give two wires the same name unless theirs are hidden (YosysHQ/yosys#4349).
-        script = "\n".join(
-            [
-                "read_rtlil design.il",
-                "rename -hide w:*",
-                f"{synthesis} -top {top}",
-                "tee -q -o cells.json stat -json",
-            ]
-        )
-        (directory / "script.ys").write_text(script, encoding="utf-8")
-        result = subprocess.run(
-            [sys.executable, "-c", _LAUNCH, "-q", "-s", "script.ys"],
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-        stat = directory / "cells.json"
-        if result.returncode or not stat.is_file():
-            lines = (result.stdout + result.stderr).strip().splitlines() or ["it left no message"]
-            errors = [line for line in lines if "ERROR" in line]
-            raise AfternormError(f"Yosys failed: {(errors or lines)[-1]}")
+        steps = [
+            "rename -hide w:*",
+            f"{synthesis} -top {top}",
+            "tee -q -o cells.json stat -json",
+        ]
+        stat = run_yosys(directory, design, steps, "cells.json")
         modules = json.loads(stat.read_text(encoding="utf-8"))["modules"]
     return {
         module.removeprefix("\\"): statistics["num_cells_by_type"]
         for module, statistics in modules.items()
     }
+
+
+def run_yosys(directory: Path, design: str, steps: list[str], output: str) -> Path:
+    """Run the commands `steps` on `design`, RTLIL text, in `directory`; gives the file `output`.
+
+    Raises
+    ------
+    AfternormError
+        If Yosys fails, or leaves no `output`.
+    """
+    (directory / "design.il").write_text(design, encoding="utf-8")
+    (directory / "script.ys").write_text("\n".join(["read_rtlil design.il", *steps]))
+    return run_tool("Yosys", _LAUNCH, ["-q", "-s", "script.ys"], directory, output)
+
+
+def run_tool(tool: str, launch: str, arguments: list[str], directory: Path, output: str) -> Path:
+    """Run a YoWASP tool in `directory`; gives the file `output` that it leaves there.
+
+    YoWASP replaces /tmp by a folder of its own, and Yosys loses standard output in ABC: all files
+    are named relative to the working directory.
+
+    Raises
+    ------
+    AfternormError
+        If the tool fails, or leaves no `output`; the message is its own.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", launch, *arguments],
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    path = directory / output
+    if result.returncode or not path.is_file():
+        lines = (result.stdout + result.stderr).strip().splitlines() or ["it left no message"]
+        errors = [line for line in lines if "ERROR" in line]
+        raise AfternormError(f"{tool} failed: {(errors or lines)[-1]}")
+    return path
 
 
 def _instances(design: str) -> dict[str, Counter[tuple[str, str]]]:

@@ -8,7 +8,7 @@ KINDS = ("lut", "lutram", "ff", "carry", "dsp", "bram")
 """LUTs, LUTs used as memory, flip-flops, carry cells, multipliers, block RAMs."""
 
 
-FREE = re.compile(r"PFUMX|L6MUX21|MUXF[5-9]|MUX2_LUT[5-8]|VCC|GND|INV|\$scopeinfo")
+FREE = re.compile(r"PFUMX|L6MUX21|MUXF[5-9]|MUX2_LUT[5-8]|VCC|GND|V(HI|LO)|INV|\$scopeinfo")
 """Cells that take nothing of their own: multiplexers beside LUTs, constants, inverters that are
 absorbed."""
 
@@ -53,6 +53,24 @@ TARGETS = {
             (r"RAMB18E1", "bram", 0.5),
         ),
     ),
+    "xcup": Target(
+        "AMD UltraScale+",
+        "synth_xilinx -family xcup -noiopad -noclkbuf",
+        "CARRY4",  # as Yosys 0.70 counts them; the device packs two into a CARRY8
+        (
+            (r"LUT[1-6]|LUT6_2", "lut", 1),
+            (r"SRL16E|SRLC32E|SRLC16E|RAM(16|32|64)X1S", "lutram", 1),
+            (r"RAM(16|32|64)X1D|RAM128X1S", "lutram", 2),
+            (r"RAM(32|64)M|RAM128X1D|RAM256X1S", "lutram", 4),
+            (r"RAM32M16|RAM64M8|RAM256X1D|RAM512X1S", "lutram", 8),
+            (r"FD[RSCP]E(_1)?", "ff", 1),
+            (r"CARRY4", "carry", 1),
+            (r"CARRY8", "carry", 2),
+            (r"DSP48E2", "dsp", 1),
+            (r"RAMB36E2", "bram", 1),
+            (r"RAMB18E2", "bram", 0.5),
+        ),
+    ),
     "ice40": Target(
         "Lattice iCE40",
         # Without -dsp: Yosys 0.70 then drops a multiplier that is followed by two registers, as
@@ -80,6 +98,23 @@ TARGETS = {
             (r"MULT9X9", "dsp", 0.5),
             (r"MULT18X18", "dsp", 1),
             (r"(SDP|DP|SP)(X9)?B?|pROM(X9)?", "bram", 1),
+        ),
+    ),
+    "nexus": Target(
+        "Lattice Nexus",
+        "synth_nexus -noflatten -noiopad",
+        "CCU2",
+        (
+            (r"LUT4", "lut", 1),
+            (r"WIDEFN9", "lut", 2),  # two LUTs and their multiplexer
+            (r"DPR16X4", "lutram", 4),
+            (r"FD1P3[BDIJ]X", "ff", 1),
+            (r"CCU2", "carry", 1),
+            (r"MULT(PREADD)?9X9", "dsp", 0.5),
+            (r"MULT(PREADD|ADDSUB)?18X18", "dsp", 1),
+            (r"MULT(ADDSUB)?18X36", "dsp", 2),
+            (r"MULT(ADDSUB)?36X36", "dsp", 4),
+            (r"(PDPSC|PDP|DP|SP)16K", "bram", 1),
         ),
     ),
 }

@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 import afternorm.report
 from afternorm.cli import main
 from afternorm.errors import AfternormError
-from afternorm.report import report, synthesize
+from afternorm.report import Node, normalization, report, synthesize
 from afternorm.targets import KINDS, TARGETS
 from hdl.verilog import emit_rtlil
 
@@ -140,6 +140,16 @@ def test_depth_of_the_hierarchy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.normalization == amounts(lut=20, lutram=16, ff=200, bram=3)
     assert result.other == {"ODD": 4}
     assert result.to_dict()["hierarchy"]["children"][0]["count"] == 2
+
+
+def test_normalization_of_a_tile() -> None:
+    def node(name: str, lut: int, *children: Node) -> Node:
+        return Node(name, 1, amounts(lut=lut), list(children))
+
+    parts = [node("exp", 5), node("reduce", 7), node("matmul", 100), node("scale_memory", 1)]
+    assert normalization(node("tile", 120, *parts)) == amounts(lut=13)
+    assert normalization(node("accelerator", 200, node("tile", 120, *parts))) == amounts(lut=13)
+    assert normalization(node("exp", 5, node("exp", 3))) == amounts()
 
 
 def test_unknown_target() -> None:
