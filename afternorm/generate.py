@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An accelerator's Verilog, and its description as JSON.
+"""An accelerator's Verilog, and what goes with it.
 
-The same configuration and the same versions give the same bytes: nothing of
-the machine or the day is in them.
+With the wrapper ``axi`` the ports are AXI buses, and a C driver and the page on
+the registers come along; with ``none`` they are the machine's own.  The same
+configuration and the same versions give the same bytes: nothing of the machine
+or the day is in them.
 """
 
 import json
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 
 from afternorm.config import Config
+from afternorm.driver import c_sources
 from afternorm.isa import DRAM_ADDRESS, INSTRUCTION_BYTES, Engine, Error, Flag
 from afternorm.memory import memory_bits
 from afternorm.memory_map import (
@@ -29,33 +32,55 @@ from afternorm.memory_map import (
     float_word_bytes,
     host_width,
 )
-from afternorm.units import make_unit, timings
+from afternorm.package.core import core_file
+from afternorm.package.header import header
+from afternorm.package.lint import control_file
+from afternorm.package.register_page import register_page
+from afternorm.register_map import build_id, register_map
+from afternorm.units import timings
+from hdl.accelerator import Accelerator
+from hdl.axi.wrapper import AxiAccelerator
 from hdl.verilog import emit
+
+Wrapper = Literal["axi", "none"]
 
 TOP = "afternorm"
 """Name of the top module, and of the files."""
 
 
-def generate(config: Config) -> dict[str, str]:
-    """The files that make up an accelerator: ``afternorm.v`` and ``afternorm.json``.
+def generate(config: Config, *, wrapper: Wrapper = "axi") -> dict[str, str]:
+    """The files that make up an accelerator, by name.
+
+    ``afternorm.v`` is the Verilog, ``afternorm.json`` its description, ``afternorm.core`` a
+    FuseSoC core, and ``afternorm.vlt`` the warnings that its lint target waives.  With the wrapper
+    ``axi`` there are ``afternorm.h``, ``afternorm.c`` and ``afternorm_registers.h``, the C
+    driver, and ``registers.md`` as well.
 
     Raises
     ------
     ToolError
         If no Yosys is installed.
     """
-    accelerator = make_unit("accelerator", config)
-    description = describe(accelerator, config)
-    return {
-        f"{TOP}.v": emit(accelerator, name=TOP),
+    component = AxiAccelerator(config=config) if wrapper == "axi" else Accelerator(config=config)
+    description = describe(component, config, wrapper=wrapper)
+    files = {
+        f"{TOP}.v": emit(component, name=TOP),
         f"{TOP}.json": json.dumps(description, indent=2) + "\n",
+        f"{TOP}.core": core_file(TOP),
+        f"{TOP}.vlt": control_file(f"{TOP}.v"),
     }
+    if wrapper == "axi":
+        files |= c_sources()
+        files[f"{TOP}_registers.h"] = header(config)
+        files["registers.md"] = register_page(config)
+    return files
 
 
-def describe(accelerator: wiring.Component, config: Config) -> dict[str, Any]:
+def describe(accelerator: wiring.Component, config: Config, *, wrapper: Wrapper) -> dict[str, Any]:
     """What a driver, an integrator or a simulation must know about an accelerator."""
     return {
         "name": TOP,
+        "wrapper": wrapper,
         "parameters": config.to_dict(),
         "derived": {
             "rows": config.rows,
@@ -64,7 +89,8 @@ def describe(accelerator: wiring.Component, config: Config) -> dict[str, Any]:
             "memory_bits": memory_bits(config),
         },
         "ports": ports(accelerator),
-        "memory_map": memory_map(config),
+        **({"axi_lite": axi_lite(config)} if wrapper == "axi" else {}),
+        **({"memory_map": memory_map(config)} if wrapper == "none" else {}),
         "dram": dram(config),
         "latencies": timings(config),
         "versions": {
@@ -135,6 +161,30 @@ def memory_map(config: Config) -> dict[str, Any]:
         "status": {status.name.lower(): int(status) for status in Status},
         "errors": {error.name.lower(): int(error) for error in Error},
         "flags": {flag.name.lower(): int(flag) for flag in Flag},
+    }
+
+
+def axi_lite(config: Config) -> dict[str, Any]:
+    """The registers behind AXI4-Lite, as `afternorm.register_map` defines them."""
+    return {
+        "build_id": build_id(config),
+        "registers": {
+            register.name.lower(): {
+                "offset": register.offset,
+                "fields": {
+                    field.name: {
+                        "bit": field.low,
+                        "width": field.width,
+                        "access": field.access.value,
+                        "reset": field.reset,
+                    }
+                    for field in register.fields
+                },
+            }
+            for register in sorted(register_map(config), key=lambda register: register.offset)
+        },
+        "status": {status.name.lower(): int(status) for status in Status},
+        "errors": {error.name.lower(): int(error) for error in Error},
     }
 
 

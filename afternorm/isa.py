@@ -138,6 +138,8 @@ class Error(IntEnum):
     """No engine made progress for `watchdog_cycles`."""
     OPERAND = 5
     """A count is zero or too large, or a selector has no meaning."""
+    BUS = 6
+    """A read or write of DRAM was answered with an error."""
 
 
 class Flag(IntEnum):

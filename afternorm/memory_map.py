@@ -26,7 +26,10 @@ ALL_TILES = (1 << TILE_BITS) - 1
 EXPONENT_BYTES = 2
 """Of a block's exponent in DRAM."""
 
-COUNTER_BITS = 32
+REGISTER_BITS = 32
+"""Of a register.  In a host word that is written to one, bit ``REGISTER_BITS + n`` keeps byte n."""
+PROGRAM_BITS = 32
+"""Of a program's place in DRAM, in units of `afternorm.isa.INSTRUCTION_BYTES`."""
 RESET_CYCLES = 256
 """How long a written reset bit holds the machine, so that every pipeline runs empty."""
 
@@ -47,33 +50,31 @@ class Region(IntEnum):
 
 
 class Register(IntEnum):
-    """Registers, by index; each is 32 bits wide."""
+    """Registers, by index; `afternorm.register_map` says what is in them."""
 
     CONTROL = 0
-    """bit 0 starts the program at START, bit 1 resets everything but the memories; both read as
-    zero once that is done"""
-    START = 1
-    """of the first instruction: its address in DRAM in units of `INSTRUCTION_BYTES`"""
-    STATUS = 2
-    """a `Status`"""
-    ERROR = 3
-    """bits 2-0: `afternorm.isa.Error`; bits 31-8: number of the instruction, from START on"""
-    FLAGS = 4
-    """sticky numeric flags, a bit each of `afternorm.isa.Flag`; cleared by start"""
-    CYCLES = 5
-    """from start to done or error"""
-    ROWS = 6
-    """rows of operand A that entered the arrays"""
-    FIRST_READ = 7
-    """cycle of the first operand read of the matmul engine"""
-    FIRST_ROW = 8
-    """cycle of the first row of A"""
-    LAST_ROW = 9
-    """cycle of the last row of A"""
-    LAST_RESULT = 10
-    """cycle of the last accumulator write"""
-    ENGINES = 16
+    PROGRAM_LOW = 1
+    PROGRAM_HIGH = 2
+    STATUS = 3
+    ERROR = 4
+    ERROR_INDEX = 5
+    ERROR_ADDRESS_LOW = 6
+    ERROR_ADDRESS_HIGH = 7
+    FLAGS = 8
+    IRQ_ENABLE = 9
+    IRQ_CAUSE = 10
+    CYCLES = 11
+    ROWS = 12
+    FIRST_READ = 13
+    FIRST_ROW = 14
+    LAST_ROW = 15
+    LAST_RESULT = 16
+    BUILD_ID = 17
+    VERSION = 18
+    ENGINES = 32
     """four counters an engine, see `Counter`"""
+    CONFIG = 64
+    """a register a size of `afternorm.config.Config`, in its order"""
 
 
 class Counter(IntEnum):
@@ -96,9 +97,20 @@ class Status(IntEnum):
     RUNNING = 1
     DONE = 2
     ERROR = 3
+    STOPPED = 4
+    """by the host; what was begun is done, and nothing more until a reset"""
+
+
+class Cause(IntEnum):
+    """What interrupts, by bit number."""
+
+    DONE = 0
+    ERROR = 1
+    STOPPED = 2
 
 
 REGISTERS = Register.ENGINES + 4 * len(Engine)
+"""Registers that tell how a program went lie below."""
 
 
 def address(region: Region, index: int, tile: int = 0) -> int:

@@ -81,11 +81,10 @@ class Run:
 
 def run_fields(registers: NDArray[np.uint32]) -> dict[str, Any]:
     """The fields of a `Run`, from the registers."""
-    error = int(registers[Register.ERROR])
     return {
         "status": Status(int(registers[Register.STATUS])),
-        "error": Error(error & 7),
-        "error_index": error >> 8,
+        "error": Error(int(registers[Register.ERROR])),
+        "error_index": int(registers[Register.ERROR_INDEX]),
         "flags": int(registers[Register.FLAGS]),
         "registers": registers,
     }
@@ -163,6 +162,7 @@ class ProgramResult:
     position, rows : the tokens that it computed.
     instructions : its length.
     cycles : from start to end; 0 on the golden machine, which has no time.
+    predicted : what the cycle model says of them.
     ideal : array cycles of its padded products.
     macs : multiplications that it needs.
     dram_bytes : bytes of DRAM moved, instructions included.
@@ -173,6 +173,7 @@ class ProgramResult:
     rows: int
     instructions: int
     cycles: int
+    predicted: int
     ideal: int
     macs: int
     dram_bytes: int
@@ -239,7 +240,7 @@ class ModelResult:
     Attributes
     ----------
     model : its name.
-    backend : `rtl`, `golden` or `float`.
+    backend : `rtl`, `uart`, `golden` or `float`.
     clock : MHz that tokens a second are counted with.
     texts : what came out under the first schedule.
     runs : one a schedule; none in float64.

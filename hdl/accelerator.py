@@ -9,8 +9,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from afternorm.config import Config
-from afternorm.isa import Engine, Flag
-from afternorm.memory_map import ADDRESS_BITS, Status, host_width
+from afternorm.isa import DRAM_ADDRESS, Engine, Flag
+from afternorm.memory_map import ADDRESS_BITS, host_width
 from hdl.arith.delay import delay
 from hdl.dma.arbiter import ReadArbiter
 from hdl.dma.fetch import Fetch
@@ -39,8 +39,12 @@ class Accelerator(wiring.Component):
     request : stream in. Host requests: ``{address, write, data}`` from the low bits up,
         mapped by `afternorm.memory_map`.
     response : stream out. The word of each read, in order.
-    interrupt : out. The program is done, or stopped with an error.
+    interrupt : out. An enabled cause is set; see `afternorm.register_map`.
     dram_read, dram_write : out. Programs are read, and what LOAD and STORE move.
+    bus_error, bus_error_address : in. DRAM answered with an error, for the beat or burst at that
+        byte: the machine stops.  They hold until `bus_reset`, which lasts until they are gone;
+        where DRAM knows no errors, they are 0.
+    bus_reset : out. The machine is being reset: no request will come but what was begun.
     """
 
     def __init__(self, *, config: Config):
@@ -54,6 +58,9 @@ class Accelerator(wiring.Component):
                 "interrupt": Out(1),
                 "dram_read": Out(DramRead(config)),
                 "dram_write": Out(DramWrite(config)),
+                "bus_error": In(1),
+                "bus_error_address": In(DRAM_ADDRESS),
+                "bus_reset": Out(1),
             }
         )
 
@@ -61,7 +68,7 @@ class Accelerator(wiring.Component):
         m = Module()
         c = self.config
         m.submodules.host = host = HostPort(config=c)
-        m.submodules.registers = registers = Registers()
+        m.submodules.registers = registers = Registers(config=c)
         m.domains.machine = machine = ClockDomain(local=True)
         m.d.comb += [
             machine.clk.eq(ClockSignal()),
@@ -91,24 +98,27 @@ class Accelerator(wiring.Component):
         wiring.connect(m, wiring.flipped(self.response), host.response)
         m.d.comb += [
             scheduler.start.eq(registers.start),
+            scheduler.stop.eq(registers.stop),
+            scheduler.bus_error.eq(self.bus_error),
             fetch.start.eq(registers.start),
-            fetch.address.eq(registers.start_address),
+            fetch.address.eq(registers.program),
             fetch.halt.eq(scheduler.halt),
             registers.write.eq(host.register_write),
             registers.index.eq(host.register_index),
             registers.w_data.eq(host.register_out),
+            registers.strobe.eq(host.register_strobe),
             host.register_in.eq(registers.r_data),
             registers.status.eq(scheduler.status),
             registers.error.eq(scheduler.error),
             registers.error_index.eq(scheduler.error_index),
+            registers.error_address.eq(self.bus_error_address),
             registers.waiting.eq(scheduler.waiting),
             registers.starved.eq(scheduler.starved),
             registers.operand_read.eq(tile.operand_read),
             registers.row_issued.eq(tile.row_issued),
             registers.result_written.eq(tile.result_written),
-            self.interrupt.eq(
-                (scheduler.status == Status.DONE) | (scheduler.status == Status.ERROR)
-            ),
+            self.interrupt.eq(registers.interrupt),
+            self.bus_reset.eq(registers.reset),
         ]
 
         # The ways to DRAM outlive a reset of the machine, until everything under way has come.
@@ -117,7 +127,7 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             arbiter.flush.eq(registers.reset),
             guard.flush.eq(registers.reset),
-            registers.unsettled.eq(~arbiter.idle | ~guard.idle),
+            registers.unsettled.eq(~arbiter.idle | ~guard.idle | self.bus_error),
         ]
         wiring.connect(m, fetch.o, scheduler.i)
         wiring.connect(m, fetch.dram, arbiter.readers[0])

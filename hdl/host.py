@@ -16,8 +16,8 @@ from afternorm.config import Config
 from afternorm.memory_map import (
     ADDRESS_BITS,
     ALL_TILES,
-    COUNTER_BITS,
     INDEX_BITS,
+    REGISTER_BITS,
     TILE_BITS,
     Region,
     float_slot,
@@ -78,7 +78,8 @@ class HostPort(wiring.Component):
     request : stream in. Address, whether it writes, and data (`host_width` bits).
     response : stream out. The word of each read, in order.
     tiles : the tiles' memories.
-    register_write, register_index, register_out : out. A register write.
+    register_write, register_index, register_out, register_strobe : out. A register write, with
+        a strobe bit a byte.
     register_in : in. The register at `register_index`, a cycle later.
     """
 
@@ -92,9 +93,10 @@ class HostPort(wiring.Component):
                 "response": Out(stream.Signature(self.width)),
                 "tiles": Out(TileHost(config)).array(config.tiles),
                 "register_write": Out(1),
-                "register_index": Out(8),
-                "register_out": Out(COUNTER_BITS),
-                "register_in": In(COUNTER_BITS),
+                "register_index": Out(INDEX_BITS),
+                "register_out": Out(REGISTER_BITS),
+                "register_strobe": Out(REGISTER_BITS // 8),
+                "register_in": In(REGISTER_BITS),
             }
         )
 
@@ -120,6 +122,7 @@ class HostPort(wiring.Component):
         m.d.comb += [
             self.register_index.eq(address.index),
             self.register_out.eq(request.data),
+            self.register_strobe.eq(~request.data[REGISTER_BITS:]),
         ]
 
         for tile, port in enumerate(self.tiles):

@@ -5,7 +5,8 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 
-from afternorm.memory_map import ADDRESS_BITS, REGISTERS, Region, Register, address
+from afternorm.isa import INSTRUCTION_BYTES
+from afternorm.memory_map import ADDRESS_BITS, REGISTERS, Cause, Region, Register, address
 from tb.stream import PERIOD_NS
 
 
@@ -57,10 +58,16 @@ class Host:
 
     async def start(self, program: int) -> None:
         """Start the program at a DRAM address in units of instructions."""
-        await self.write(address(Region.REGISTERS, Register.START), program)
+        low = program * INSTRUCTION_BYTES
+        every = (1 << len(Cause)) - 1
+        for register, value in (
+            (Register.PROGRAM_LOW, low & 0xFFFFFFFF),
+            (Register.PROGRAM_HIGH, low >> 32),
+            (Register.IRQ_ENABLE, every),
+            (Register.IRQ_CAUSE, every),
+        ):
+            await self.write(address(Region.REGISTERS, register), value)
         await self.control(1)
-        # Until then a program before this one may still interrupt.
-        await ClockCycles(self.dut.clk, 3)
 
     async def stopped(self, max_cycles: int) -> None:
         """Wait until the program is done, or stopped with an error."""

@@ -8,7 +8,10 @@ of its own: what runs beside what is decided by the program's semaphores alone.
 END is the last that is taken; the machine is done when every engine is idle.  An
 illegal instruction stops it before it has any effect, a semaphore overflow at
 once, and a watchdog when for `watchdog_cycles` cycles nothing was granted,
-signalled, dispatched or executed, not counting those of waiting for DRAM.
+signalled, dispatched or executed, not counting those of waiting for DRAM.  So does an
+error on the way to DRAM.  At `stop` nothing more reaches an engine; the machine has
+stopped when the engines are done with what they had.  After an error or a stop the
+queues still hold instructions: only a reset makes the machine ready for another start.
 """
 
 from amaranth import *
@@ -28,7 +31,7 @@ from afternorm.isa import (
 from afternorm.memory_map import Status
 from hdl.interfaces import body_layout, engine_payload
 from hdl.scheduler.checker import HEADER_LAYOUT, Checker
-from hdl.scheduler.frontend import INDEX_BITS, Frontend
+from hdl.scheduler.frontend import IN_FLIGHT, INDEX_BITS, Frontend
 from hdl.scheduler.semaphores import Semaphores
 
 OPCODES = {
@@ -45,7 +48,9 @@ class Scheduler(wiring.Component):
 
     Members
     -------
-    start : in. Begin; ignored while a program runs, and after an error.
+    start : in. Begin; ignored while a program runs, and after an error or a stop.
+    stop : in. Hand nothing more to the engines; holds until no program runs.
+    bus_error : in. DRAM answered with an error; holds until a reset.
     i : stream in. The program's instructions, to END.
     halt : out. No program runs: no instruction is wanted.
     o_<engine> : streams out, one an engine.
@@ -64,13 +69,15 @@ class Scheduler(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
+                "stop": In(1),
+                "bus_error": In(1),
                 "i": In(stream.Signature(INSTRUCTION_BITS)),
                 "halt": Out(1),
                 **streams,
                 "early": In(engines),
                 "done": In(engines),
                 "busy": In(engines),
-                "status": Out(2),
+                "status": Out(3),
                 "error": Out(3),
                 "error_index": Out(INDEX_BITS),
                 "waiting": Out(engines),
@@ -105,6 +112,12 @@ class Scheduler(wiring.Component):
                 self.waiting[engine].eq(frontend.waiting & ~self.busy[engine]),
                 self.starved[engine].eq(frontend.starved & ~self.busy[engine]),
             ]
+        executing = []  # instructions that an engine has taken and not finished, by engine
+        for engine in engines:
+            taken = Signal(range(IN_FLIGHT + 1), name=f"taken_{engine.name.lower()}")
+            offered = getattr(self, f"o_{engine.name.lower()}")
+            m.d.sync += taken.eq(taken + (offered.valid & offered.ready) - self.done[engine])
+            executing.append(taken.any())
         idle = Signal()
         m.d.comb += idle.eq(Cat(frontend.idle for frontend in frontends).all())
 
@@ -148,7 +161,7 @@ class Scheduler(wiring.Component):
                 | semaphores.grant.any()
             ),
             running.eq(self.status == Status.RUNNING),
-            self.halt.eq(~running),
+            self.halt.eq(~running | self.stop),
             checker.instruction.eq(instruction),
         ]
         with m.If(progress | ~running):
@@ -184,9 +197,9 @@ class Scheduler(wiring.Component):
                     ]
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.d.comb += self.i.ready.eq(running)
+                m.d.comb += self.i.ready.eq(~self.halt)
                 m.d.sync += instruction.eq(self.i.payload)
-                with m.If(~running):
+                with m.If(self.halt):
                     m.next = "STOPPED"
                 with m.Elif(self.i.valid):
                     m.next = "CHECK"
@@ -195,7 +208,7 @@ class Scheduler(wiring.Component):
                 m.next = "VERDICT"
             with m.State("VERDICT"):
                 with m.If(checker.done):
-                    with m.If(~running):
+                    with m.If(self.halt):
                         m.next = "STOPPED"
                     with m.Elif(checker.error != Error.NONE):
                         stop(checker.error, index)
@@ -205,18 +218,22 @@ class Scheduler(wiring.Component):
                     with m.Else():
                         m.next = "DISPATCH"
             with m.State("DISPATCH"):
-                m.d.comb += dispatching.eq(running)
+                m.d.comb += dispatching.eq(~self.halt)
                 with m.If(dispatched):
                     m.d.sync += index.eq(index + 1)
                     m.next = "FETCH"
             with m.State("FINISH"):
-                with m.If(running & idle & ~self.busy.any()):
+                with m.If(~self.halt & idle & ~self.busy.any()):
                     m.d.sync += self.status.eq(Status.DONE)
                     m.next = "IDLE"
             with m.State("STOPPED"):
                 pass  # until reset
+        with m.If(running & self.stop & ~Cat(executing).any() & ~self.busy.any()):
+            m.d.sync += self.status.eq(Status.STOPPED)
         with m.If(running & semaphores.overflow):
             stop(Error.SEMAPHORE, index)
         with m.If(running & expired):
             stop(Error.DEADLOCK, blamed)
+        with m.If(running & self.bus_error):
+            stop(Error.BUS, index)
         return m

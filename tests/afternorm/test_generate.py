@@ -7,26 +7,49 @@ import re
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from afternorm.cli import main
 from afternorm.config import PRESETS, preset
 from afternorm.files import write_directory, write_file
-from afternorm.generate import generate, memory_map
+from afternorm.generate import Wrapper, axi_lite, generate, memory_map
+from afternorm.register_map import build_id, register_map
 from afternorm.units import UNITS, timings
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module", params=get_args(Wrapper))
+def wrapper(request: pytest.FixtureRequest) -> Wrapper:
+    chosen: Wrapper = request.param
+    return chosen
+
+
 @pytest.fixture(scope="module")
-def files() -> dict[str, str]:
-    return generate(preset("tiny"))
+def files(wrapper: Wrapper) -> dict[str, str]:
+    return generate(preset("tiny"), wrapper=wrapper)
 
 
-def test_two_runs_give_the_same_bytes(files: dict[str, str]) -> None:
-    assert generate(preset("tiny")) == files
+def test_two_runs_give_the_same_bytes(files: dict[str, str], wrapper: Wrapper) -> None:
+    assert generate(preset("tiny"), wrapper=wrapper) == files
+
+
+def test_files(files: dict[str, str], wrapper: Wrapper) -> None:
+    always = {"afternorm.v", "afternorm.json", "afternorm.core", "afternorm.vlt"}
+    driver = {"afternorm.h", "afternorm.c", "afternorm_registers.h", "registers.md"}
+    assert set(files) == (always | driver if wrapper == "axi" else always)
+
+
+def test_ports_are_buses(files: dict[str, str], wrapper: Wrapper) -> None:
+    names = {port["name"] for port in json.loads(files["afternorm.json"])["ports"]}
+    buses = {name for name in names if name.startswith(("m_axi_", "s_axil_"))}
+    if wrapper == "axi":
+        assert names - buses == {"clk", "rst", "interrupt"}
+        assert {"m_axi_araddr", "m_axi_wlast", "s_axil_awaddr", "s_axil_rresp"} <= buses
+    else:
+        assert not buses
 
 
 def test_nothing_of_the_machine_is_inside(files: dict[str, str]) -> None:
@@ -60,12 +83,27 @@ def test_ports_are_those_of_the_verilog(files: dict[str, str]) -> None:
     assert {(port["name"], port["direction"], port["width"]) for port in ports} == found
 
 
-def test_description(files: dict[str, str]) -> None:
+def test_description(files: dict[str, str], wrapper: Wrapper) -> None:
     description = json.loads(files["afternorm.json"])
+    assert description["wrapper"] == wrapper
     assert description["parameters"] == preset("tiny").to_dict()
     assert description["derived"]["macs"] == 32
     assert description["versions"]["afternorm"] == "0.1.0"
     assert description["latencies"] == timings(preset("tiny"))
+
+
+def test_registers_of_the_description() -> None:
+    found = axi_lite(preset("tiny"))
+    assert found["registers"]["control"] == {
+        "offset": 0,
+        "fields": {
+            name: {"bit": bit, "width": 1, "access": "W1S", "reset": 0}
+            for bit, name in enumerate(("start", "reset", "stop"))
+        },
+    }
+    assert found["registers"]["config_block"]["fields"]["value"]["reset"] == 8
+    assert len(found["registers"]) == len(register_map(preset("tiny")))
+    assert found["build_id"] == build_id(preset("tiny"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -94,14 +132,17 @@ def test_latencies() -> None:
     assert all(cycles >= 0 for unit in found.values() for cycles in unit.values())
 
 
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], files: Any) -> None:
+def test_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: Any, wrapper: Wrapper
+) -> None:
     config = tmp_path / "mine.toml"
     config.write_text('preset = "tiny"\n')
     folder = tmp_path / "a" / "b"
     numbers = tmp_path / "numbers.json"
-    assert (
-        main(["generate", "--config", str(config), "-o", str(folder), "--json", str(numbers)]) == 0
-    )
+    arguments = ["generate", "--config", str(config), "-o", str(folder), "--json", str(numbers)]
+    # The default is AXI.
+    arguments += ["--wrapper", wrapper] if wrapper != "axi" else []
+    assert main(arguments) == 0
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
     assert json.loads(numbers.read_text()) == json.loads(files["afternorm.json"])
     captured = capsys.readouterr()
