@@ -243,12 +243,19 @@ def build_verilog(
     name: str,
     simulator: Simulator = "verilator",
     waves: bool = False,
+    main: str | None = None,
 ) -> Built:
-    """`build`, from Verilog text."""
+    """`build`, from Verilog text.
+
+    `main` is the text of a C++ program that drives the model instead of cocotb (Verilator only);
+    it becomes ``obj/<name>``.
+    """
     if simulator == "verilator":
         _verilator_root()
         tools = [version("verilator"), _compiler_version()]
         flags = _verilator_flags(waves=waves)
+        if main is not None:
+            flags.remove("--vpi")
     elif simulator == "icarus":
         tools = [_icarus_version()]
         # In Verilog 2005 initial values are events, which combinational blocks wait for at time 0.
@@ -262,7 +269,7 @@ def build_verilog(
 
     # The libraries' folder is linked in as the run path.
     tools += [version("cocotb"), str(cocotb_tools.config.libs_dir)]
-    key = _hash([name, verilog, simulator, *flags, *tools])
+    key = _hash([name, verilog, simulator, *flags, *tools, *([] if main is None else [main])])
     built = Built(name, simulator, waves, cache_directory() / f"{name}-{key}")
     if built.directory.is_dir():
         return built
@@ -273,8 +280,9 @@ def build_verilog(
         scratch.chmod(0o755)
         (scratch / f"{name}.v").write_text(verilog)
         if simulator == "verilator":
-            runtime = cache_directory() / f"runtime-{_hash([*tools, str(waves)])}"
-            _verilate(scratch, name, verilog, flags, runtime)
+            kind = [*tools, str(waves), *([] if main is None else ["bare"])]
+            runtime = cache_directory() / f"runtime-{_hash(kind)}"
+            _verilate(scratch, name, verilog, flags, runtime, main)
         else:
             _compile_icarus(scratch, name, flags)
         try:
@@ -399,17 +407,27 @@ def _control(verilog: str, name: str) -> str:
     return "\n".join(["`verilator_config", *lines, ""])
 
 
-def _verilate(directory: Path, name: str, verilog: str, flags: list[str], runtime: Path) -> None:
-    """Compile ``<name>.v`` in `directory` to ``obj/<name>``.
+def _verilate(
+    directory: Path, name: str, verilog: str, flags: list[str], runtime: Path, program: str | None
+) -> None:
+    """Compile ``<name>.v`` in `directory` to ``obj/<name>``, with cocotb's or another `program`.
 
     Verilator's own library takes longer to compile than a unit: its objects are kept in
     `runtime` for the next build.
     """
     root = _verilator_root()
     libraries = cocotb_tools.config.libs_dir
-    main = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
     make_flags = [flag for flag in flags if flag.startswith("OPT_")]
-    (directory / f"{name}.vlt").write_text(_control(verilog, name))
+    if program is None:
+        (directory / f"{name}.vlt").write_text(_control(verilog, name))
+        sources = [
+            *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
+            str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"),
+            f"{name}.vlt",
+        ]
+    else:
+        (directory / "main.cpp").write_text(program)
+        sources = ["main.cpp"]
 
     environment = _environment()
     environment["VERILATOR_ROOT"] = str(root)
@@ -424,8 +442,7 @@ def _verilate(directory: Path, name: str, verilog: str, flags: list[str], runtim
             str(root / "bin" / "verilator"),
             *(flag for flag in flags if flag not in make_flags),
             *("--top-module", name, "-Mdir", "obj", "-o", name),
-            *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
-            *(str(main), f"{name}.vlt", f"{name}.v"),
+            *(*sources, f"{name}.v"),
         ],
         directory,
         environment,

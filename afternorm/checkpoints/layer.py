@@ -83,7 +83,9 @@ class Layer:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape that every weight must have."""
-        return _shapes(self.arch, self.dim, self.hidden, self.heads, self.kv_heads, self.head_dim)
+        return weight_shapes(
+            self.arch, self.dim, self.hidden, self.heads, self.kv_heads, self.head_dim
+        )
 
     def reference(self, x: Floats, length: int | None = None) -> reference.Results:
         """The layer in float64; keys from `length` on are masked (BERT)."""
@@ -105,9 +107,10 @@ class Layer:
         )
 
 
-def _shapes(
+def weight_shapes(
     arch: Arch, dim: int, hidden: int, heads: int, kv_heads: int, head_dim: int
 ) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight of a layer."""
     wide, narrow = heads * head_dim, kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {
         "norm1.gamma": (dim,),
@@ -150,7 +153,7 @@ def seeded_layer(
     if head_dim is None:
         head_dim = dim // heads
     weights = {}
-    for name, shape in _shapes(arch, dim, hidden, heads, kv_heads, head_dim).items():
+    for name, shape in weight_shapes(arch, dim, hidden, heads, kv_heads, head_dim).items():
         if len(shape) == 2:
             weights[name] = rng.normal(0.0, shape[1] ** -0.5, shape)
         elif name.endswith("gamma"):

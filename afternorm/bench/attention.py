@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attention core, ``softmax(q kᵀ) v``, of heads back to back."""
+
+from functools import partial
+
+from afternorm.bench.results import BenchResult, Label, Panel
+from afternorm.bench.subject import Case, Subject
+from afternorm.compiler.kernels import compile_attention
+from afternorm.compiler.layer_weights import Schedule
+from afternorm.config import Config
+from afternorm.job import Job
+
+HEADS = 8
+LENGTHS = (64, 100, 128, 256)
+HEAD_DIMS = (32, 48, 128)
+"""Beside the usual one, at this length:"""
+HEAD_DIMS_LENGTH = 128
+SCHEDULES: tuple[Schedule, ...] = ("none", "deferred", "serial")
+"""P·V of a head waits for its sums either way, so interleaved is the same program as serial."""
+
+
+def bench_attention(subject: Subject) -> BenchResult:
+    """Eight heads, several lengths and head dimensions, causal or not.
+
+    The ideal of causal attention counts only the blocks of keys that are needed.
+    """
+    result = subject.result(
+        "attention", f"softmax(q kᵀ) v, {HEADS} heads back to back; interleaved equals serial"
+    )
+    usual = _usual_head(subject.config)
+    shapes = [(S, usual, causal) for S in LENGTHS for causal in (False, True)]
+    shapes += [(HEAD_DIMS_LENGTH, dim, False) for dim in HEAD_DIMS if dim != usual]
+    cases = [
+        Case(
+            {"S": S, "head": dim, "causal": "yes" if causal else "no"},
+            partial(_attention, S=S, head_dim=dim, causal=causal, seed=subject.seed),
+            SCHEDULES,
+        )
+        for S, dim, causal in shapes
+    ]
+    subject.measure(result, cases)
+    for causal in ("no", "yes"):
+        some = [
+            one
+            for one in result.measurements
+            if one.labels["causal"] == causal and one.labels["head"] == usual
+        ]
+        curves: dict[str, list[tuple[Label, float]]] = {
+            schedule: [(m.labels["S"], m.span / m.ideal) for m in some if m.schedule == schedule]
+            for schedule in SCHEDULES
+        }
+        title = f"head dimension {usual}{', causal' if causal == 'yes' else ''}"
+        result.panels.append(Panel(title, "rows and keys S", "span / ideal", curves))
+    return result
+
+
+def _usual_head(config: Config) -> int:
+    """64, or what fits the accumulator banks that two heads' scores leave."""
+    return min(64, (config.acc_banks - 2) * config.acc_width)
+
+
+def _attention(
+    config: Config, schedule: Schedule, *, S: int, head_dim: int, causal: bool, seed: int
+) -> Job:
+    return compile_attention(config, S, head_dim, HEADS, causal, schedule=schedule, seed=seed)

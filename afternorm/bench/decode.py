@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding with a cache: cycles a token by position, against what the weights' way allows.
+
+With one row, a product is bound by its weights.  Each block of them enters an array once, one a
+cycle in each tile; where weights stream, each also passes the DRAM port, with its exponent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from afternorm.bench.layers import programs_time
+from afternorm.bench.results import BenchResult, Label, Measurement, Panel
+from afternorm.bench.subject import Subject, enlarged
+from afternorm.checkpoints import Model
+from afternorm.compiler.buffers import ceil_div
+from afternorm.compiler.layer_weights import SCHEDULES
+from afternorm.compiler.model import ModelCompiler
+from afternorm.config import Config
+from afternorm.device import RtlDevice
+from afternorm.errors import AfternormError, CapacityError, ConfigError
+from afternorm.golden_device import GoldenDevice
+from afternorm.inference import Inference
+from afternorm.memory_map import EXPONENT_BYTES
+from afternorm.progress import progress
+
+RTL_POSITIONS = 8
+"""On RTL, only the first so many positions."""
+
+
+@dataclass(frozen=True)
+class WeightBound:
+    """Cycles that a token's weights need at least.
+
+    Attributes
+    ----------
+    array : to enter the arrays, a block a cycle in each tile.
+    dram : to come from DRAM, mantissas and exponents, a beat a cycle.
+    """
+
+    array: int
+    dram: int
+
+
+def weight_bound(config: Config, model: Model) -> WeightBound:
+    """The bound of all products of a token with a layer's weights and the classifier."""
+    matrices = [w for layer in model.layers for w in layer.weights.values() if w.ndim == 2]
+    if model.classifier is not None:
+        matrices.append(model.classifier)
+    blocks = sum(len(w) * ceil_div(w.shape[1], config.block) for w in matrices)
+    size = blocks * (config.block + EXPONENT_BYTES)
+    return WeightBound(ceil_div(blocks, config.tiles), ceil_div(8 * size, config.dram_width))
+
+
+def bench_decode(
+    subject: Subject, model: Model, *, positions: Sequence[int] | None = None
+) -> BenchResult:
+    """Steps of single tokens, weights resident and streamed where there are memories for both.
+
+    On RTL, the configuration's memories decide, and tokens are drawn with the seed.
+
+    Raises
+    ------
+    AfternormError
+        If the model is an encoder, or does not fit.
+    """
+    if model.classifier is None:
+        raise AfternormError(f"{model.name} is an encoder: it has no steps of single tokens")
+    positions = _positions(model.context, subject) if positions is None else positions
+    result = subject.result("decode", f"{model.name}, one token by position")
+    tokens = max(positions) + 1
+    if subject.on == "rtl":
+        _on_rtl(subject, model, tokens, positions, result)
+    else:
+        for config in _memories(subject, model, tokens):
+            _on_model(subject, config, model, tokens, positions, result)
+            one = result.measurements[-1]
+            # More than the bound, where the tiles' slices of a row end within blocks.
+            result.notes.append(
+                f"weights {one.labels['weights']}: scratchpads of {config.scratchpad_depth:,} "
+                f"blocks; loads and stores take {one.dram_beats:,} beats of DRAM"
+            )
+    result.notes.append(
+        "bound: cycles that the weights need to enter the arrays, and to come from DRAM where "
+        "they stream"
+    )
+    for place in dict.fromkeys(str(one.labels["weights"]) for one in result.measurements):
+        some = [one for one in result.measurements if one.labels["weights"] == place]
+        curves: dict[str, list[tuple[Label, float]]] = {
+            schedule: [(m.labels["position"], m.cycles) for m in some if m.schedule == schedule]
+            for schedule in SCHEDULES
+        }
+        curves["bound"] = [(m.labels["position"], m.bound) for m in some if m.schedule == "none"]
+        result.panels.append(Panel(f"weights {place}", "position", "cycles a token", curves))
+    return result
+
+
+def _positions(context: int, subject: Subject) -> list[int]:
+    """0, then powers of two, and the last one."""
+    last = context - 1 if subject.on == "model" else min(context, RTL_POSITIONS) - 1
+    return sorted({0, last} | {1 << n for n in range(last.bit_length()) if 1 << n < last})
+
+
+def _compilers(config: Config, model: Model, tokens: int) -> list[ModelCompiler]:
+    return [ModelCompiler(config, model, schedule, tokens=tokens) for schedule in SCHEDULES]
+
+
+def _memories(subject: Subject, model: Model, tokens: int) -> list[Config]:
+    """The accelerator with memories under which weights stay, and under which they stream."""
+    found: dict[bool, Config] = {}
+
+    def look(config: Config) -> bool | None:
+        """Whether everything stays under all schedules, or None if it does not fit."""
+        try:
+            compilers = _compilers(config, model, tokens)
+        except CapacityError:
+            return None
+        stays = {compiler.resident for compiler in compilers}
+        if len(stays) == 1:
+            found.setdefault(stays.pop(), config)
+        return all(compiler.resident for compiler in compilers)
+
+    config: Config | None = subject.config
+    while config is not None and True not in found:
+        look(config)
+        config = enlarged(config)
+    config = subject.config
+    while False not in found:
+        try:
+            config = config.with_(scratchpad_depth=config.scratchpad_depth // 2)
+        except ConfigError:
+            break
+        if look(config) is None:
+            break
+    if not found:
+        raise CapacityError(f"{model.name} fits no memories that {subject.name} could have")
+    return [found[stays] for stays in (True, False) if stays in found]
+
+
+def _labels(compiler: ModelCompiler, position: int) -> dict[str, Label]:
+    return {"weights": "resident" if compiler.resident else "streamed", "position": position}
+
+
+def _bound(compiler: ModelCompiler) -> int:
+    bound = weight_bound(compiler.config, compiler.model)
+    return bound.array if compiler.resident else max(bound.array, bound.dram)
+
+
+def _on_model(
+    subject: Subject,
+    config: Config,
+    model: Model,
+    tokens: int,
+    positions: Sequence[int],
+    result: BenchResult,
+) -> None:
+    compilers = _compilers(config, model, tokens)
+    with progress("measuring decode", total=len(positions)) as advance:
+        for number, position in enumerate(positions):
+            result.measurements += [
+                programs_time(
+                    subject,
+                    compiler,
+                    [compiler.step(position)],
+                    _labels(compiler, position),
+                    bound=_bound(compiler),
+                )
+                for compiler in compilers
+            ]
+            advance(number + 1)
+
+
+def _on_rtl(
+    subject: Subject, model: Model, tokens: int, positions: Sequence[int], result: BenchResult
+) -> None:
+    """Decode on the RTL, and compare every logit with the golden machine's."""
+    text = np.random.default_rng(subject.seed).integers(model.vocabulary, size=tokens).tolist()
+    compilers = _compilers(subject.config, model, tokens)
+    subject.built(subject.config)
+    by_position: dict[int, list[Measurement]] = {position: [] for position in positions}
+    with progress("measuring decode", total=len(compilers)) as advance:
+        for number, compiler in enumerate(compilers):
+            image = compiler.image()
+            with RtlDevice(subject.config, image) as device:
+                rtl = Inference(compiler, device)
+                golden = Inference(compiler, GoldenDevice(subject.config, image))
+                for position, token in enumerate(text):
+                    differ = int((rtl.feed([token]) != golden.feed([token])).sum())
+                    done = rtl.done[-1]
+                    differ += int(done.run.flags != golden.done[-1].run.flags)
+                    if position not in by_position:
+                        continue
+                    by_position[position].append(
+                        Measurement(
+                            labels=_labels(compiler, position),
+                            schedule=compiler.schedule,
+                            cycles=done.run.cycles,
+                            span=done.run.span,
+                            ideal=done.program.ideal,
+                            macs=done.program.macs,
+                            multipliers=subject.config.macs,
+                            idle_slots=done.run.idle_slots,
+                            instructions=len(done.program.instructions),
+                            dram_beats=ceil_div(8 * done.program.moved, subject.config.dram_width),
+                            bound=_bound(compiler),
+                            differ=differ,
+                        )
+                    )
+            advance(number + 1)
+    for some in by_position.values():
+        result.measurements += some
