@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line's tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import exp
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,12 @@ from rich.table import Table
 
 from afternorm.config import Config
 from afternorm.memory import memory_bits
-from afternorm.results import LayerResult, ModelResult, ModelRun
+from afternorm.results import LayerResult, ModelResult, ModelRun, ProgramResult
 from afternorm.targets import KINDS, TARGETS
 
 if TYPE_CHECKING:  # they need the compiler and Amaranth, which take a moment to import
     from afternorm.accuracy_run import AccuracyResult
+    from afternorm.pnr import Timing
     from afternorm.report import Report
 
 WIDTH = 120
@@ -111,48 +112,57 @@ def print_model(result: ModelResult, config: Config) -> None:
         f"{escape(result.model)}, {result.backend}: {places[first.resident, first.cached]}; "
         f"bytes of DRAM: {parts}"
     )
-    timed = result.backend == "rtl"
+    timed = result.backend in ("rtl", "uart")
+    table = _table(
+        "schedule", "cycles", "per token", "relative", "tokens/s", "MACs used", "instr.",
+        "DRAM bytes", "words", "differ", "flags",
+    )  # fmt: skip
+    fastest = min(_per_token(run) for run in result.runs)
+    for run in result.runs:
+        cycles, each = sum(_cycles(program) for program in run.programs), _per_token(run)
+        macs = sum(program.macs for program in run.programs)
+        table.add_row(
+            run.schedule,
+            f"{cycles:,}",
+            f"{each:,.0f}",
+            f"{each / fastest:.3f}",
+            f"{1e6 * result.clock / each:,.0f}",
+            f"{macs / (cycles * config.macs):.1%}",
+            f"{sum(program.instructions for program in run.programs):,}",
+            f"{sum(program.dram_bytes for program in run.programs):,}",
+            f"{run.words:,}",
+            str(run.mismatches),
+            ", ".join(run.flags) or "-",
+        )
+    console.print(table)
     if timed:
-        table = _table(
-            "schedule", "cycles", "per token", "relative", "tokens/s", "MACs used", "instructions",
-            "DRAM bytes", "words", "differ", "flags",
-        )  # fmt: skip
-        fastest = min(_per_token(run) for run in result.runs)
-        for run in result.runs:
-            cycles, each = sum(program.cycles for program in run.programs), _per_token(run)
-            macs = sum(program.macs for program in run.programs)
-            table.add_row(
-                run.schedule,
-                f"{cycles:,}",
-                f"{each:,.0f}",
-                f"{each / fastest:.3f}",
-                f"{1e6 * result.clock / each:,.0f}",
-                f"{macs / (cycles * config.macs):.1%}",
-                f"{sum(program.instructions for program in run.programs):,}",
-                f"{sum(program.dram_bytes for program in run.programs):,}",
-                f"{run.words:,}",
-                str(run.mismatches),
-                ", ".join(run.flags) or "-",
-            )
-        console.print(table)
         table = _table("busy", *(run.schedule for run in result.runs))
         for engine in first.prologue.engines:
             busy = [sum(program.engines[engine] for program in run.programs) for run in result.runs]
             total = [sum(program.cycles for program in run.programs) for run in result.runs]
             shares = (f"{b:,} ({b / t:.1%})" for b, t in zip(busy, total, strict=True))
             table.add_row(engine, *shares)
+        predicted = (f"{sum(p.predicted for p in run.programs):,}" for run in result.runs)
+        table.add_section()
+        table.add_row("cycles, predicted", *predicted)
         console.print(table)
-        console.print(
-            f"at {result.clock:g} MHz; to load what stays took {first.prologue.cycles:,} cycles, "
-            f"once; built in {first.build_seconds:.1f} s, simulated in "
-            f"{sum(run.seconds for run in result.runs):.1f} s"
-        )
+    known = "" if timed else "cycles are predicted; "
+    console.print(
+        f"{known}tokens/s at {result.clock:g} MHz; to load what stays takes "
+        f"{_cycles(first.prologue):,} cycles, once; built in {first.build_seconds:.1f} s, run in "
+        f"{sum(run.seconds for run in result.runs):.1f} s"
+    )
+
+
+def _cycles(program: ProgramResult) -> int:
+    """Measured on the RTL; else predicted."""
+    return program.cycles or program.predicted
 
 
 def _per_token(run: ModelRun) -> float:
     """Mean cycles of the programs of a single token, or else of a token of them all."""
     programs = run.steps or run.programs
-    return sum(p.cycles for p in programs) / sum(p.rows for p in programs)
+    return sum(_cycles(p) for p in programs) / sum(p.rows for p in programs)
 
 
 def _print_similarities(console: Console, result: ModelResult) -> None:
@@ -216,7 +226,7 @@ def print_report(report: "Report", *, macs: int | None, depth: int) -> None:
             table.add_row(
                 "  " * level + escape(node.name),
                 f"x{node.count}" if node.count > 1 else "",
-                *(f"{node.resources[kind]:,g}" for kind in KINDS),
+                *(f"{node.resources[kind]:,.10g}" for kind in KINDS),
             )
     total = report.root.resources
     if macs is not None:
@@ -224,7 +234,7 @@ def print_report(report: "Report", *, macs: int | None, depth: int) -> None:
         table.add_row("per MAC", f"/{macs}", *(f"{total[kind] / macs:.1f}" for kind in KINDS))
     if report.normalization != total and any(report.normalization.values()):
         table.add_section()
-        amounts = (f"{report.normalization[kind]:,g}" for kind in KINDS)
+        amounts = (f"{report.normalization[kind]:,.10g}" for kind in KINDS)
         shares = (
             f"{report.normalization[kind] / total[kind]:.1%}" if total[kind] else "-"
             for kind in KINDS
@@ -235,6 +245,32 @@ def print_report(report: "Report", *, macs: int | None, depth: int) -> None:
     if report.other:
         cells = ", ".join(f"{number} {cell}" for cell, number in report.other.items())
         _console().print(f"not counted: {escape(cells)}")
+
+
+def print_timings(timings: "Sequence[Timing]", *, device: str) -> None:
+    """Frequency of every seed, and the critical path of the fastest."""
+    fastest = max(timings, key=lambda timing: timing.fmax)
+    table = _table(f"{device}, out of context", "MHz", "ns", "logic", "routing", "")
+    for timing in timings:
+        table.add_row(
+            f"seed {timing.seed}",
+            f"{timing.fmax:.1f}",
+            f"{1000 / timing.fmax:.2f}",
+            f"{timing.logic:.2f}",
+            f"{timing.routing:.2f}",
+            "best" if timing is fastest else "",
+        )
+    _console().print(table)
+    table = _table(f"critical path of seed {fastest.seed}", "cells", "logic, ns", "routing, ns")
+    for step in fastest.path:
+        unit = f"{escape(step.unit)}: " if step.unit else ""
+        table.add_row(
+            f"{unit}{escape(step.part)}",
+            str(step.cells),
+            f"{step.logic:.2f}",
+            f"{step.routing:.2f}",
+        )
+    _console().print(table)
 
 
 def _table(first: str, *others: str) -> Table:

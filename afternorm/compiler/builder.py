@@ -90,7 +90,8 @@ class Builder:
     def shared(self, rows: int, blocks: int) -> Shared:
         """Room for an activation of `blocks` blocks in each tile."""
         full = self.streamed(rows, blocks * self.config.tiles)
-        return Shared(full if self.config.tiles == 1 else self.streamed(rows, blocks), full)
+        # Apart from what streams as A, which would keep a gather from reading it.
+        return Shared(full if self.config.tiles == 1 else self.stationary(rows, blocks), full)
 
     def table(self, rows: int, words: int) -> Table:
         """Room for `rows` rows of floats; what reads them may round up to whole blocks."""

@@ -60,7 +60,7 @@ _PIECES = 8
 """A piece of streamed weights takes this part of a scratchpad at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelProgram:
     """One program of a model.
 

@@ -15,7 +15,7 @@ from afternorm.cli import main
 from afternorm.config import PRESETS, preset
 from afternorm.results import EngineCycles, LayerResult, ScheduleResult
 
-COMMANDS = ("presets", "generate", "simulate", "run", "accuracy", "report")
+COMMANDS = ("presets", "generate", "simulate", "run", "accuracy", "explore", "report")
 
 RUN = ScheduleResult(
     schedule="deferred",
