@@ -118,6 +118,7 @@ def test_best_is_the_fastest() -> None:
     assert best(timings).seed == 2
 
 
+@pytest.mark.slow
 def test_place_and_route(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (timing,) = place_and_route(DESIGN, top="top", seeds=[1])
     assert timing.fmax > 50
@@ -137,6 +138,7 @@ def test_place_and_route(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         place_and_route(DESIGN, top="top", seeds=[1, 2])
 
 
+@pytest.mark.slow
 def test_nothing_between_registers(cache: Path) -> None:
     with pytest.raises(AfternormError, match="no path from register to register"):
         place_and_route(emit_rtlil(Wire(), name="top"), top="top", seeds=[1])

@@ -20,7 +20,7 @@ from tb.runner import BenchError, build, build_verilog
 from tb.stream import STALLS
 
 TINY = preset("tiny")
-WIDTHS = (64, 512)
+WIDTHS = (64, pytest.param(512, marks=pytest.mark.slow))
 
 
 def master(test: str, config: Config, stall: float, seed: int, corrupt: bool = False) -> None:

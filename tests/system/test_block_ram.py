@@ -95,7 +95,8 @@ def design() -> str:
     return emit_rtlil(make_unit("accelerator", CONFIG), name="accelerator")
 
 
-@pytest.mark.parametrize("family", ["ecp5", pytest.param("xilinx", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["ecp5", "xilinx"])
 def test_deep_memories_are_block_ram(design: str, family: str) -> None:
     ram = FAMILIES[family]
     cells = synthesize(design, top="accelerator", synthesis=ram.synthesis)

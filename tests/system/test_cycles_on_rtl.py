@@ -27,7 +27,7 @@ from tb.random_program import random_job
 TOLERANCE = 0.01
 CYCLES = 16
 """A prediction is off by this part, or by so many cycles, at most."""
-NAMES = ("tiny", "T2-B16-F9", "T3-B8-F23")
+NAMES = ("tiny", "T2-B16-F9", pytest.param("T3-B8-F23", marks=pytest.mark.slow))
 SCHEDULES: tuple[Schedule, ...] = ("serial", "interleaved", "deferred", "none")
 Kind = Literal["rms", "layer"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from afternorm.checkpoints import ARCHS, Arch, seeded_model
+from afternorm.checkpoints import Arch, seeded_model
 from afternorm.compiler.layer_weights import Schedule
 from afternorm.compiler.model import ModelCompiler
 from afternorm.config import preset
@@ -63,11 +63,14 @@ def replay(
     print(figures[0])
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(
+    "arch", ["llama", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("bert", "gpt2"))]
+)
 def test_deferred(arch: Arch, seed: int, tmp_path: Path) -> None:
     replay(recorded(arch, "deferred", seed), seed, tmp_path)
 
 
+@pytest.mark.slow
 def test_serial(seed: int, tmp_path: Path) -> None:
     replay(recorded("llama", "serial", seed), seed, tmp_path)
 

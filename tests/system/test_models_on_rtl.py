@@ -21,7 +21,7 @@ TEXT = [3, 17, 5, 40, 8, 22, 9, 30, 1, 12, 44, 7, 2, 19]
 MACHINES = [
     pytest.param(CONFIGS["tiny"], id="tiny"),
     pytest.param(CONFIGS["T2-B16-F9"], id="T2-B16-F9"),
-    pytest.param(CONFIGS["T3-B8-F23"], id="T3-B8-F23"),
+    pytest.param(CONFIGS["T3-B8-F23"], id="T3-B8-F23", marks=pytest.mark.slow),
 ]
 
 

@@ -66,7 +66,10 @@ def program(rng: random.Random, config: Config) -> bytes:
     return b"".join(i.pack().to_bytes(INSTRUCTION_BYTES, "little") for i in instructions)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS if name != "tiny")],
+)
 def test_transfers_match_golden(name: str, seed: int) -> None:
     config = CONFIGS[name]
     rng = random.Random(seed)
