@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# make setup | demo | test | test-all | targets | lint | clean
+# make setup | demo | test | test-all | targets | report | lint | clean
 #
 # CHECKPOINT=PATH   model of the demo: a Hugging Face folder or a llama2.c file (default: adder)
 # PROMPT=TEXT       what that model continues or embeds (default: Once upon a time)
@@ -27,7 +27,7 @@ INPUT = $(if $(filter adder,$(CHECKPOINT)),$(SUMS:%=--prompt %=),--prompt "$(PRO
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all targets lint format clean
+.PHONY: help setup demo test test-all targets report lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -59,6 +59,10 @@ test-all: $(STAMP)
 # Cycles of products, norms and attention under all schedules, as the tests assert them.
 targets: $(STAMP)
 	$(BIN)/python -m pytest tests/system/test_targets.py -q -rP
+
+# docs/resources.md: all presets; about an hour of one core, and what is finished is kept.
+report: $(STAMP)
+	nice $(BIN)/python scripts/resources.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

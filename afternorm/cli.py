@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `afternorm presets | generate | simulate | run | accuracy | report`."""
+"""The command line: `afternorm COMMAND`, from `presets` to `report`."""
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from afternorm.board.boards import BOARDS, DEFAULT_BOARD
 from afternorm.config import PRESETS, Config, load_config, preset
 from afternorm.errors import AfternormError
 from afternorm.files import write_directory, write_file
@@ -21,6 +24,7 @@ if TYPE_CHECKING:  # the commands import what they need themselves
 SCHEDULES: "tuple[Schedule, ...]" = ("serial", "interleaved", "deferred")
 ARCHITECTURES = ("llama", "bert", "gpt2")
 SIMULATORS = ("verilator", "icarus")
+WRAPPERS = ("axi", "none")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,16 +93,23 @@ def parser() -> argparse.ArgumentParser:
     sub = command(
         "generate",
         _generate,
-        "write an accelerator's Verilog and its description",
-        "afternorm generate --preset small -o build/small",
+        "write an accelerator's Verilog, its description, FuseSoC core and C driver",
+        "afternorm generate --preset small -o build/small\n"
+        "  fusesoc --cores-root build/small run --target=lint afternorm",
     )
     _add_config(sub)
+    sub.add_argument(
+        "--wrapper",
+        choices=WRAPPERS,
+        default="axi",
+        help="AXI4 and AXI4-Lite buses, or the machine's own ports (default: axi)",
+    )
     sub.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for afternorm.v and afternorm.json (default: afternorm-PRESET)",
+        help="folder for afternorm.v and all that goes with it (default: afternorm-PRESET)",
     )
 
     sub = command(
@@ -173,11 +184,12 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--backend",
-        choices=("rtl", "golden", "float"),
+        choices=("rtl", "uart", "golden", "float"),
         default="rtl",
-        help="the RTL, checked against the golden machine; the golden machine; float64 "
+        help="the RTL or a board, checked against the golden machine; the golden machine; float64 "
         "(default: rtl)",
     )
+    sub.add_argument("--port", metavar="DEV", help="serial port of the board, for the backend uart")
     sub.add_argument(
         "--schedule",
         choices=(*SCHEDULES, "all"),
@@ -202,9 +214,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--clock",
         type=float,
-        default=100.0,
         metavar="MHZ",
-        help="that tokens a second are counted with (default: 100)",
+        help="that tokens a second are counted with (default: the board's, or 100)",
     )
     _add_simulator(sub)
 
@@ -259,15 +270,68 @@ def parser() -> argparse.ArgumentParser:
     )
 
     sub = command(
+        "explore",
+        _explore,
+        "score a space of accelerators on the same workloads, and find the best ones",
+        "afternorm explore examples/space.toml --plot space.svg\n"
+        "  afternorm explore examples/space.toml --scheduler tcp://cluster:8786",
+    )
+    sub.description = (
+        "Score a space of accelerators on the same workloads, and find the best ones. Every "
+        "finished score is kept\nat once: after Ctrl-C, or with more in the space, the same "
+        "command does what is not done yet."
+    )
+    sub.add_argument(
+        "space",
+        type=Path,
+        metavar="SPACE.toml",
+        help="presets, sizes, schedules, workloads and scores; see examples/space.toml",
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the finished scores (default: SPACE-results beside SPACE.toml)",
+    )
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        type=_integer(1),
+        metavar="N",
+        help="processes of this machine (default: one a core)",
+    )
+    where.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster that works instead"
+    )
+    sub.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the points into a .png or .svg"
+    )
+
+    _add_bench(commands)
+
+    sub = command(
         "report",
         _report,
         "synthesize for an FPGA and add up what it takes",
         "afternorm report --preset small --target ecp5\n"
-        "  afternorm report --preset small --target ecp5 --unit pe",
+        "  afternorm report --preset small --target ecp5 --unit array --pnr --seeds 1,2,3",
     )
     _add_config(sub)
     sub.add_argument("--target", choices=TARGETS, default="ecp5", help="(default: ecp5)")
     sub.add_argument("--unit", metavar="NAME", help="one unit alone instead of the accelerator")
+    sub.add_argument(
+        "--pnr",
+        action="store_true",
+        help="place and route as well (ecp5 only): frequency and critical path",
+    )
+    sub.add_argument(
+        "--seeds",
+        type=_list(_integer(0)),
+        default=(1, 2, 3),
+        metavar="S,S",
+        help="of place and route (default: 1,2,3)",
+    )
     sub.add_argument(
         "--depth",
         type=_integer(0),
@@ -275,13 +339,112 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="levels of the hierarchy to print (default: 2; JSON has all)",
     )
+
+    sub = command(
+        "bitstream",
+        _bitstream,
+        "synthesize, place and route for a board, and write its bitstream",
+        "afternorm bitstream --board ulx3s -o build/ulx3s\n"
+        "  openFPGALoader --board ulx3s build/ulx3s/afternorm.bit\n"
+        "  afternorm run adder --prompt 27+48= --backend uart --port /dev/ttyUSB0",
+    )
+    sub.add_argument("--board", choices=tuple(BOARDS), default=DEFAULT_BOARD)
+    _add_config(sub, "the board's")
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for the bitstream and the timing report (default: afternorm-BOARD)",
+    )
+    sub.add_argument("--seed", type=_integer(0), default=1, help="of place and route (default: 1)")
     return root
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_bench(commands: Any) -> None:
+    """The benchmarks, each a command of its own with the options that it takes."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure utilization, and what normalization costs",
+        description="Measure utilization, idle cycles and what normalization costs, on the RTL or "
+        "on the model of its time.",
+        epilog="example:\n  afternorm bench norm --preset medium --plot norm.svg\n"
+        "  afternorm bench gemm --preset tiny --on rtl",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = bench.add_subparsers(title="benchmarks", required=True, metavar="NAME")
+    for name, text in {
+        "gemm": "products of growing size",
+        "attention": "softmax(q k^T) v of heads back to back",
+        "norm": "what a normalization costs, as tiles and rows grow",
+        "layer": "whole transformer layers",
+        "decode": "cycles a token, against what the weights allow",
+        "scaling": "one layer on 1, 2, 4, ... tiles",
+        "simulation": "speed of the simulation, cocotb against a bare loop",
+    }.items():
+        sub = names.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(run=_bench, bench=name)
+        _add_config(sub)
+        sub.add_argument(
+            "--on",
+            choices=("rtl", "model"),
+            default="rtl" if name == "simulation" else "model",
+            help="the RTL, every word compared with the golden machine; or the model of its time "
+            "(default: %(default)s)",
+        )
+        sub.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
+        sub.add_argument(
+            "--plot", type=Path, metavar="FILE", help="draw the numbers into a .png or .svg"
+        )
+        sub.add_argument(
+            "--seed", type=_integer(0), default=0, help="of weights and inputs (default: 0)"
+        )
+        sub.add_argument(
+            "--hop-latency",
+            type=_integer(0),
+            default=0,
+            metavar="N",
+            help="cycles more for a level of the tree and the gather network, on the model",
+        )
+        if name in ("norm", "layer", "scaling"):
+            sub.add_argument("--tokens", type=_integer(1), metavar="N", help="rows")
+        if name in ("layer", "scaling"):
+            sub.add_argument(
+                "--arch",
+                choices=ARCHITECTURES,
+                help="kind of the seeded layer (default: bert; of `bench layer`, all)",
+            )
+        if name == "decode":
+            sub.add_argument(
+                "--checkpoint",
+                type=Path,
+                default=Path("adder"),
+                metavar="CHECKPOINT",
+                help="the decoder, as for `afternorm run` (default: adder)",
+            )
+        if name == "layer":
+            source = sub.add_mutually_exclusive_group()
+            source.add_argument(
+                "--checkpoint",
+                type=Path,
+                metavar="CHECKPOINT",
+                help="instead of a seeded layer, as for `afternorm run`",
+            )
+            source.add_argument(
+                "--model",
+                metavar="NAME",
+                help="shapes of a published model's layer, on the model: llama-2-7b, llama-3-8b, "
+                "bert-large",
+            )
+            sub.add_argument(
+                "--layer", type=_integer(0), default=0, help="of the checkpoint (default: 0)"
+            )
+
+
+def _add_config(parser: argparse.ArgumentParser, default: str = "small") -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--preset", metavar="P", help=f"one of {', '.join(PRESETS)} (default: small)"
+        "--preset", metavar="P", help=f"one of {', '.join(PRESETS)} (default: {default})"
     )
     group.add_argument(
         "--config", type=Path, metavar="F.toml", help="a preset's name, and sizes that differ"
@@ -339,11 +502,11 @@ def _schedule(text: str) -> str:
     return text
 
 
-def _config(options: argparse.Namespace) -> tuple[str, Config]:
-    """The configuration that was asked for, and its name."""
+def _config(options: argparse.Namespace, default: str = "small") -> tuple[str, Config]:
+    """The configuration that was asked for, or the preset `default`, and its name."""
     if options.config is not None:
         return options.config.stem, load_config(options.config)
-    name = options.preset or "small"
+    name = options.preset or default
     return name, preset(name)
 
 
@@ -384,7 +547,7 @@ def _generate(options: argparse.Namespace) -> int:
     from afternorm.progress import yosys_progress
 
     with yosys_progress(f"generating {name}"):
-        files = generate(config)
+        files = generate(config, wrapper=options.wrapper)
     write_directory(directory, files)
     for file, text in files.items():
         print(f"{directory / file}: {len(text.encode()):,} bytes")
@@ -418,9 +581,16 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    name, config = _config(options)
-    if not options.clock > 0:
-        raise AfternormError(f"--clock must be above 0 MHz, not {options.clock:g}")
+    on_board = options.backend == "uart"
+    if on_board != (options.port is not None):
+        raise AfternormError("--backend uart and --port DEV go together")
+    board = BOARDS[DEFAULT_BOARD]
+    name, config = _config(options, board.preset if on_board else "small")
+    clock = options.clock
+    if clock is None:
+        clock = board.clock if on_board else 100.0
+    if not clock > 0:
+        raise AfternormError(f"--clock must be above 0 MHz, not {clock:g}")
 
     from afternorm.checkpoints import load_model, locate
     from afternorm.model_run import run_model
@@ -443,9 +613,10 @@ def _run(options: argparse.Namespace) -> int:
         backend=options.backend,
         schedules=SCHEDULES if options.schedule == "all" else (options.schedule,),
         sampler=sampler,
-        clock=options.clock,
+        clock=clock,
         write=write,
         simulator=options.simulator,
+        port=options.port or "",
     )
     print_model(result, config)
     _write_json(options, {"configuration": name, **asdict(result), "exact": result.exact})
@@ -484,22 +655,136 @@ def _accuracy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _explore(options: argparse.Namespace) -> int:
+    from afternorm.explore import Results, explore, load_space, run_cluster, run_local
+    from afternorm.explore.explore import Interrupted
+    from afternorm.explore.output import plot_exploration, print_exploration
+
+    if options.plot is not None:
+        from afternorm.plots import check_plot
+
+        check_plot(options.plot)
+    path: Path = options.space
+    space = load_space(path)
+    results = Results(options.output or path.with_name(f"{path.stem}-results"))
+    if options.scheduler is not None:
+        runner = partial(run_cluster, address=options.scheduler)
+    else:
+        runner = partial(run_local, workers=options.workers or os.cpu_count() or 1)
+    try:
+        result = explore(space, results, runner)
+    except Interrupted as interrupt:
+        print(
+            f"afternorm: interrupted; {interrupt.done} of {interrupt.total} scores are in "
+            f"{results.folder}, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise
+    print_exploration(result)
+    _write_json(options, result.to_dict())
+    if options.plot is not None:
+        plot_exploration(result, options.plot)
+    return 1 if any(point.status == "failed" for point in result.points) else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    name, config = _config(options)
+
+    from afternorm import bench
+    from afternorm.bench.tables import print_bench
+    from afternorm.checkpoints import ARCHS, load_model, locate
+
+    if options.plot is not None:
+        from afternorm.plots import check_plot, plot_bench
+
+        check_plot(options.plot)
+    subject = bench.Subject(
+        name, config, options.on, seed=options.seed, hop_latency=options.hop_latency
+    )
+    if options.bench == "gemm":
+        result = bench.bench_gemm(subject)
+    elif options.bench == "attention":
+        result = bench.bench_attention(subject)
+    elif options.bench == "norm":
+        result = bench.bench_norm(subject, tokens=options.tokens)
+    elif options.bench == "layer":
+        source = options.model
+        if options.checkpoint is not None:
+            source = load_model(locate(options.checkpoint))
+        archs = ARCHS if options.arch is None else (options.arch,)
+        result = bench.bench_layer(
+            subject, archs=archs, tokens=options.tokens, source=source, layer=options.layer
+        )
+    elif options.bench == "decode":
+        result = bench.bench_decode(subject, load_model(locate(options.checkpoint)))
+    elif options.bench == "scaling":
+        result = bench.bench_scaling(subject, arch=options.arch or "bert", tokens=options.tokens)
+    else:
+        result = bench.bench_simulation(subject)
+    print_bench(result)
+    _write_json(options, result.to_dict())
+    if options.plot is not None:
+        plot_bench(result, options.plot)
+    if not result.exact:
+        print("afternorm: error: the RTL differs from the golden machine", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _report(options: argparse.Namespace) -> int:
     name, config = _config(options)
 
-    from afternorm.progress import yosys_progress
+    from afternorm.progress import progress, yosys_progress
     from afternorm.report import report
-    from afternorm.tables import print_report
+    from afternorm.tables import print_report, print_timings
     from afternorm.units import make_unit, multipliers
     from hdl.verilog import emit_rtlil
 
     unit = options.unit or "accelerator"
-    component = make_unit(unit, config)
+    timings = None
+    if options.pnr:
+        from afternorm.pnr import DEVICE, check_target, place_and_route
+
+        check_target(options.target)
+    design = emit_rtlil(make_unit(unit, config), name=unit)
     with yosys_progress(f"synthesizing {unit} of {name} for {options.target}"):
-        result = report(emit_rtlil(component, name=unit), top=unit, target=options.target)
+        result = report(design, top=unit, target=options.target)
+    if options.pnr:
+        with progress(f"placing and routing {unit} of {name}, {len(options.seeds)} times"):
+            timings = place_and_route(design, top=unit, seeds=options.seeds, target=options.target)
     macs = multipliers(unit, config)
     print_report(result, macs=macs, depth=options.depth)
-    _write_json(options, {"configuration": name, "unit": unit, "macs": macs, **result.to_dict()})
+    numbers = {"configuration": name, "unit": unit, "macs": macs, **result.to_dict()}
+    if timings is not None:
+        print_timings(timings, device=DEVICE)
+        numbers["place_and_route"] = {
+            "device": DEVICE,
+            "timings": [timing.to_dict() for timing in timings],
+        }
+    _write_json(options, numbers)
+    return 0
+
+
+def _bitstream(options: argparse.Namespace) -> int:
+    board = BOARDS[options.board]
+    _, config = _config(options, board.preset)
+    directory: Path = options.output or Path(f"afternorm-{options.board}")
+    if directory.exists() and not directory.is_dir():
+        raise AfternormError(f"{directory} is no folder")
+
+    from afternorm.board.bitstream import BITSTREAM, REPORT, bitstream
+
+    def step(text: str) -> None:
+        print(f"{text} ...", flush=True)
+
+    result = bitstream(options.board, config, directory, seed=options.seed, step=step)
+    taken = (f"{used:,} of {result.available[kind]:,}" for kind, used in result.used.items())
+    kinds = ("LUTs", "registers", "multipliers", "block RAMs")
+    print(", ".join(f"{kind} {of}" for kind, of in zip(kinds, taken, strict=True)))
+    print(f"{result.timing.fmax:g} MHz, for a clock of {result.clock:g} MHz")
+    for file in (BITSTREAM, REPORT):
+        print(f"{directory / file}: {(directory / file).stat().st_size:,} bytes")
+    _write_json(options, result.to_dict())
     return 0
 
 

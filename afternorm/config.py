@@ -191,8 +191,22 @@ PRESETS = {
         stat_depth=512,
         dram_width=512,
     ),
+    "ulx3s": Config(
+        columns=4,
+        lanes=2,
+        rows_max=32,
+        scratchpad_depth=4096,
+        vector_depth=2048,
+        scale_depth=256,
+        stat_depth=64,
+        dram_width=64,
+        fetch_depth=4,
+        queue_depth=4,
+        semaphores=24,
+    ),
 }
-"""Configurations by name: `tiny` for tests, `small` for a small FPGA, `medium`, `large`."""
+"""Configurations by name: `tiny` for tests, `small` for a small FPGA, `medium`, `large`; `ulx3s`
+for the board, with most of its chip's 156 multipliers in the array."""
 
 
 def load_config(path: Path) -> Config:

@@ -4,17 +4,20 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import Literal, Protocol
 
 import numpy as np
 
+from afternorm.board.link import open_board
 from afternorm.checkpoints.decoder import Decoder
 from afternorm.checkpoints.model import Model
 from afternorm.compiler.buffers import Floats
 from afternorm.compiler.layer_weights import Schedule
-from afternorm.compiler.model import ModelCompiler
+from afternorm.compiler.model import ModelCompiler, ModelProgram
 from afternorm.config import Config
-from afternorm.device import RtlDevice
+from afternorm.cycles import predict
+from afternorm.device import Device, RtlDevice
 from afternorm.errors import CapacityError
 from afternorm.golden_device import GoldenDevice
 from afternorm.inference import Done, Inference
@@ -24,8 +27,8 @@ from afternorm.results import ModelResult, ModelRun, ProgramResult, TextResult
 from afternorm.sampling import Sampler
 from afternorm.simulation import Simulator
 
-Backend = Literal["rtl", "golden", "float"]
-BACKENDS: tuple[Backend, ...] = ("rtl", "golden", "float")
+Backend = Literal["rtl", "uart", "golden", "float"]
+BACKENDS: tuple[Backend, ...] = ("rtl", "uart", "golden", "float")
 
 NEW_TOKENS = 32
 """That a text is continued by, unless stated otherwise."""
@@ -67,7 +70,7 @@ class _Float:
 
 
 class _Checked:
-    """The RTL, and every result compared with the golden machine's."""
+    """The RTL or a board, and every result compared with the golden machine's."""
 
     def __init__(self, rtl: Inference, golden: Inference) -> None:
         self.rtl, self.golden = rtl, golden
@@ -103,6 +106,7 @@ def run_model(
     clock: float,
     write: Write,
     simulator: Simulator = "verilator",
+    port: str = "",
 ) -> ModelResult:
     """Continue every text (decoders), or embed it (encoders), under each of the schedules.
 
@@ -117,6 +121,8 @@ def run_model(
         MHz, for tokens a second.
     write
         Gets the texts of the first schedule, piece by piece.
+    port
+        Serial port of the board, for the backend `uart`.
 
     Raises
     ------
@@ -145,7 +151,7 @@ def run_model(
         def texts_on(engine: _Engine, out: Write = write if number == 0 else _nowhere) -> Texts:
             return _texts(model, engine, encoded, new, sampler, out)
 
-        runs.append(_run(compiler, backend, simulator, texts_on))
+        runs.append(_run(compiler, backend, simulator, port, texts_on))
     return ModelResult(
         model=model.name, backend=backend, clock=clock, texts=runs[0].texts, runs=runs
     )
@@ -159,6 +165,7 @@ def _run(
     compiler: ModelCompiler,
     backend: Backend,
     simulator: Simulator,
+    port: str,
     texts_on: Callable[[_Engine], Texts],
 ) -> ModelRun:
     """All texts under one schedule."""
@@ -167,9 +174,14 @@ def _run(
         engine = golden = Inference(compiler, stack.enter_context(GoldenDevice(config, image)))
         checked = None
         began = time.perf_counter()
-        if backend == "rtl":
-            with progress(f"building the simulation ({simulator})"):
-                device = stack.enter_context(RtlDevice(config, image, simulator=simulator))
+        if backend in ("rtl", "uart"):
+            device: Device
+            if backend == "rtl":
+                with progress(f"building the simulation ({simulator})"):
+                    device = stack.enter_context(RtlDevice(config, image, simulator=simulator))
+            else:
+                with progress(f"loading the board at {port}"):
+                    device = stack.enter_context(open_board(config, image, port))
             engine = Inference(compiler, device)
             checked = _Checked(engine, golden)
         built = time.perf_counter()
@@ -180,8 +192,8 @@ def _run(
         resident=compiler.resident,
         cached=compiler.cached,
         regions={region.name: region.size for region in compiler.regions},
-        prologue=_program(engine.prologue),
-        programs=[_program(done) for done in engine.done],
+        prologue=_program(config, engine.prologue),
+        programs=[_program(config, done) for done in engine.done],
         texts=texts,
         words=checked.words if checked else 0,
         mismatches=checked.mismatches if checked else 0,
@@ -254,13 +266,20 @@ def _continue(
     return TextResult(ids=ids, text=model.decode(ids), embedding=None)
 
 
-def _program(done: Done) -> ProgramResult:
+@cache
+def _predicted(config: Config, program: ModelProgram) -> int:
+    """Cycles of a program according to the model, with the simulated DRAM's latency."""
+    return predict(config, program.instructions).cycles
+
+
+def _program(config: Config, done: Done) -> ProgramResult:
     """What is reported of a program that was run."""
     return ProgramResult(
         position=done.position,
         rows=done.rows,
         instructions=len(done.program.instructions),
         cycles=done.run.cycles,
+        predicted=_predicted(config, done.program),
         ideal=done.program.ideal,
         macs=done.program.macs,
         dram_bytes=done.dram_bytes,

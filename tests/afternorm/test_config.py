@@ -12,7 +12,13 @@ from afternorm.memory import memory_bits
 
 @pytest.mark.parametrize(
     ("name", "rows", "columns", "tiles"),
-    [("tiny", 8, 4, 1), ("small", 32, 8, 1), ("medium", 32, 16, 4), ("large", 32, 32, 4)],
+    [
+        ("tiny", 8, 4, 1),
+        ("small", 32, 8, 1),
+        ("medium", 32, 16, 4),
+        ("large", 32, 32, 4),
+        ("ulx3s", 32, 4, 1),
+    ],
 )
 def test_presets(name: str, rows: int, columns: int, tiles: int) -> None:
     config = preset(name)
@@ -23,7 +29,7 @@ def test_presets(name: str, rows: int, columns: int, tiles: int) -> None:
 
 
 def test_every_preset_is_tested() -> None:
-    assert set(PRESETS) == {"tiny", "small", "medium", "large"}
+    assert set(PRESETS) == {"tiny", "small", "medium", "large", "ulx3s"}
 
 
 def test_unknown_preset() -> None:
@@ -112,4 +118,4 @@ def test_memory_bits() -> None:
     assert bits["accumulators"] == 4 * 16 * 16 * 26
     doubled = memory_bits(config.with_(tiles=2))
     for memory, size in bits.items():
-        assert doubled[memory] == size * (1 if memory == "program" else 2)
+        assert doubled[memory] == size * (1 if memory == "fetch" else 2)

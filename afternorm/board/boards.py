@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The boards: what is on them, at which pins, and what runs there."""
+
+from dataclasses import dataclass
+
+from afternorm.board.memory import BoardMemory
+from afternorm.errors import AfternormError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pll:
+    """Dividers of an ECP5's PLL: ``output = input / reference * feedback``.
+
+    Attributes
+    ----------
+    reference, feedback : dividers of the input, and of the output in the loop.
+    output : divider from the oscillator in the PLL, which runs at 400 to 800 MHz.
+    """
+
+    reference: int
+    feedback: int
+    output: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """A board, and the machine on it.
+
+    Attributes
+    ----------
+    device, package, speed : of the chip, as nextpnr-ecp5 takes them.
+    preset : the machine's configuration.
+    memory : its DRAM, which is block RAM.
+    oscillator, clock : MHz, of the board and of the machine.
+    pll : makes the one of the other.
+    baud : of the link.
+    pins : sites by port of the top; an array has several.
+    pulls : PULLMODE of inputs that have one, by port.
+    """
+
+    device: str
+    package: str
+    speed: int
+    preset: str
+    memory: BoardMemory
+    oscillator: float
+    clock: float
+    pll: Pll
+    baud: int
+    pins: dict[str, tuple[str, ...]]
+    pulls: dict[str, str]
+
+    def __post_init__(self) -> None:
+        pll = self.pll
+        made = self.oscillator / pll.reference * pll.feedback
+        if made != self.clock:
+            raise AfternormError(f"the PLL makes {made:g} MHz, not the clock's {self.clock:g}")
+        if not 400 <= made * pll.output <= 800:
+            raise AfternormError(
+                f"the PLL's oscillator runs at 400 to 800 MHz, not at {made * pll.output:g}"
+            )
+        if 1e6 * self.clock % self.baud:
+            raise AfternormError(
+                f"the clock of {self.clock:g} MHz is no multiple of {self.baud} baud"
+            )
+
+    @property
+    def divisor(self) -> int:
+        """Cycles of a bit on the link."""
+        return round(1e6 * self.clock / self.baud)
+
+    def constraints(self) -> str:
+        """Pins and the oscillator, in Lattice's LPF."""
+        lines = []
+        for port, sites in self.pins.items():
+            for number, site in enumerate(sites):
+                name = port if len(sites) == 1 else f"{port}[{number}]"
+                pull = f" PULLMODE={self.pulls[port]}" if port in self.pulls else ""
+                lines.append(f'LOCATE COMP "{name}" SITE "{site}";')
+                lines.append(f'IOBUF PORT "{name}" IO_TYPE=LVCMOS33{pull};')
+        lines.append(f'FREQUENCY PORT "oscillator" {self.oscillator:g} MHZ;')
+        return "\n".join([*lines, ""])
+
+
+BOARDS = {
+    "ulx3s": Board(
+        device="85k",
+        package="CABGA381",
+        speed=6,
+        preset="ulx3s",
+        memory=BoardMemory(program=16 << 10, data=112 << 10),
+        oscillator=25.0,
+        clock=50.0,
+        pll=Pll(reference=1, feedback=2, output=12),
+        baud=2_000_000,
+        pins={
+            "oscillator": ("G2",),
+            "rx": ("M1",),
+            "tx": ("L4",),
+            "button": ("R1",),
+            "leds": ("B2", "C2", "C1", "D2", "D1", "E2", "E1", "H3"),
+            "wifi_gpio0": ("L2",),
+        },
+        pulls={"rx": "UP", "button": "DOWN"},
+    ),
+}
+"""Boards by name: `ulx3s` is the one with the LFE5U-85F."""
+DEFAULT_BOARD = "ulx3s"
