@@ -122,9 +122,12 @@ class Bench:
                 (instruction["rows"], instruction["p_row"]),
                 (blocks, instruction["p_block"]),
             ).ravel()
-            mantissas, exponents = self.machine.blocks(self.tile, addresses)
+            mantissas, exponents = self.machine.blocks(addresses)
             for address, m, e in zip(
-                addresses.tolist(), mantissas.tolist(), exponents.tolist(), strict=True
+                addresses.tolist(),
+                mantissas[self.tile].tolist(),
+                exponents[self.tile].tolist(),
+                strict=True,
             ):
                 block = sum((value & 0xFF) << (8 * place) for place, value in enumerate(m))
                 self.expected.append((address, block | (e & 0x3FF) << (8 * c.block)))

@@ -414,12 +414,8 @@ class Bench:
     async def load(self, blocks: Blocks) -> None:
         """Fill the scratchpads, ``blocks[tile, address]``."""
         dut = self.dut
+        self.machine.write_blocks(np.arange(self.c.scratchpad_depth), blocks)
         for tile in range(self.c.tiles):
-            self.machine.write_blocks(
-                tile,
-                np.arange(self.c.scratchpad_depth),
-                Blocks(blocks.mantissas[tile], blocks.exponents[tile]),
-            )
             for address in range(self.c.scratchpad_depth):
                 dut.load_valid.value = 1
                 dut.load_tile.value = tile

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model of cycles by itself: its latencies against the RTL's, known times, and its ports."""
 
+import gc
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+from amaranth.hdl import UnusedElaboratable
 
 from afternorm.compiler.kernels import compile_gemm, compile_norm_linear
 from afternorm.config import PRESETS, Config, preset
@@ -26,6 +28,16 @@ from hdl.vector.engine import VectorEngine
 from tb.machine import CONFIGS
 
 TINY = preset("tiny")
+
+
+@pytest.fixture(autouse=True)
+def components_are_only_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Amaranth warns of components that nobody elaborates, when they are collected."""
+    monkeypatch.setattr(UnusedElaboratable, "_MustUse__silence", True)
+    yield
+    gc.collect()
+
+
 ALL = {**PRESETS, **CONFIGS}
 
 
