@@ -83,6 +83,8 @@ int main(int argc, char** argv) {
   for (int n = 1; n < argc; ++n) {
     if (argv[n][0] == '+') continue;
     const uint64_t program = std::strtoull(argv[n], nullptr, 0);
+    // What was fetched beyond the END of the program before is still coming, and would delay this one.
+    for (int wait = 0; wait < 1024; ++wait) loop.tick();
     const auto began = std::chrono::steady_clock::now();
     loop.write(PROGRAM_LOW, uint32_t(program));
     loop.write(PROGRAM_HIGH, uint32_t(program >> 32));
