@@ -25,7 +25,28 @@ MAX_CYCLES = 1_000_000_000
 """Of one program on the RTL, unless stated otherwise: there to end what would never end."""
 
 
-class Device(ABC):
+class Closing(ABC):
+    """A context manager that closes itself."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what it holds; it cannot be used any more."""
+
+    def __enter__(self) -> Self:
+        """The object itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+class Device(Closing):
     """An accelerator and its DRAM; a context manager that closes it."""
 
     @abstractmethod
@@ -43,23 +64,6 @@ class Device(ABC):
         A program that stops with an error says so in what is returned; the next one runs
         on a machine that was reset, with its memories kept.
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free what the device holds; it cannot be used any more."""
-
-    def __enter__(self) -> Self:
-        """The device."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
 
 class RtlDevice(Device):

@@ -2,8 +2,6 @@
 """The host's side of a board: requests over a serial port, repeated until they are answered."""
 
 import time
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from afternorm.board.protocol import (
     FrameDecoder,
 )
 from afternorm.config import Config
-from afternorm.device import Device
+from afternorm.device import Closing, Device
 from afternorm.driver.python import Driver
 from afternorm.errors import AfternormError, ToolError
 from afternorm.job import DATA
@@ -35,7 +33,7 @@ class LinkError(AfternormError):
     """The board does not answer, or is gone."""
 
 
-class SerialLink:
+class SerialLink(Closing):
     """DRAM and registers of a board, over a serial port; a context manager that closes it.
 
     Every request is repeated until its answer comes whole; see `afternorm.board.protocol`
@@ -124,19 +122,6 @@ class SerialLink:
     def close(self) -> None:
         """Free the port."""
         self._serial.close()
-
-    def __enter__(self) -> Self:
-        """The link."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def _request(self, command: Command, address: int, count: int, payload: bytes = b"") -> bytes:
         """Send a request until it is answered; what the answer carries."""

@@ -303,10 +303,10 @@ class ModelCompiler:
 
     def output_ranges(self, program: ModelProgram) -> list[tuple[int, int]]:
         """Where a program's output lies: address and bytes, by tile."""
-        step = self._slot_bytes(self._output_rows(program.rows) * self.last.row_words)
-        size = self._output_rows(program.rows) * self.last.row_words
+        words = self._output_rows(program.rows) * self.last.row_words
+        step = self._slot_bytes(words)
         return [
-            (self._output + tile * step, size * float_word_bytes(self.config))
+            (self._output + tile * step, words * float_word_bytes(self.config))
             for tile in range(self.config.tiles)
         ]
 
@@ -460,6 +460,10 @@ class ModelCompiler:
             dram=address,
             dram_tile=self._slot_bytes(count),
         )
+
+    def store_output(self, table: Table, words: int) -> None:
+        """Emit the STORE of a program's output."""
+        self._move(Opcode.STORE, table, self._output, words)
 
     def _load_rotation(self, step: Step) -> tuple[Table, Table] | None:
         """Cosines and sines of a step's positions."""
@@ -647,7 +651,7 @@ class _LastNorm:
             fields |= b.add_vector(self.bias) | b.to_table(out, rows[0])
             self._pass(rows, out, **fields)
         count = step.tokens * self.row_words
-        self.compiler._move(Opcode.STORE, out, self.compiler._output, count)
+        self.compiler.store_output(out, count)
 
     def _classify(self, rows: Rows, blocks: Shared, table: Table) -> int:
         """Decoders: the logits of one row."""
@@ -678,5 +682,5 @@ class _LastNorm:
             fields = scaled | (b.add_vector(self.bias, word) if self.bias else {})
             fields |= b.to_table(out, 0, word)
             b.vector(1, columns[1], Source.ACC, bank=bank, **fields)
-        self.compiler._move(Opcode.STORE, out, self.compiler._output, self.row_words)
+        self.compiler.store_output(out, self.row_words)
         return w.layer.dim * self.spread.features
