@@ -16,7 +16,7 @@ CONFIGS = {
 """Tiles, block sizes and formats, each value of one with several of the others."""
 
 
-def run_exact(job: Job, seed: int, *, disturb: float = 0.0) -> Outcome:
+def run_exact(job: Job, seed: int, *, disturb: float = 0.0, stall: float = 0.0) -> Outcome:
     """Run a job on the RTL and check every word that it writes, and the flags.
 
     Raises
@@ -25,7 +25,9 @@ def run_exact(job: Job, seed: int, *, disturb: float = 0.0) -> Outcome:
         If the machine stopped with an error, or anything differs from the golden machine.
     """
     golden = run_golden(job)
-    outcome = run_rtl(job, build(job.config), seed=seed, disturb=disturb, max_cycles=1_000_000)
+    outcome = run_rtl(
+        job, build(job.config), seed=seed, disturb=disturb, stall=stall, max_cycles=1_000_000
+    )
     assert outcome.status == Status.DONE, f"{outcome.error.name} at {outcome.error_index}"
     comparison = compare(job, outcome, golden)
     assert comparison.mismatches == 0, f"seed {seed}: {comparison.first}"

@@ -2,10 +2,14 @@
 """Random legal programs over all opcodes and modes, to run on RTL and golden machine alike.
 
 Addresses are drawn from small windows (one at the start of each scratchpad
-bank), so that instructions often touch each other's words; the assembler orders
-them.  Counts are small, so that a program of a hundred instructions takes a few
-thousand cycles.  Every accumulator, statistic and scale is written before it is
-read: a program does not depend on what those memories held.
+bank, and a few arrays in DRAM), so that instructions often touch each other's
+words; the assembler orders them.  Counts are small, so that a program of a
+hundred instructions takes a few thousand cycles.  Every accumulator, statistic
+and scale is written before it is read: a program does not depend on what those
+memories held.
+
+DRAM has an array of mantissas, one of exponents and one of floats, each of words
+of every tile: a STORE's words are what a later LOAD of them is to see.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +20,19 @@ import numpy as np
 from afternorm.compiler.accesses import Memory
 from afternorm.compiler.assembler import Assembler
 from afternorm.config import Config
-from afternorm.isa import Function, Opcode, Operand, Pair, Scale, Source, Stats
-from afternorm.job import Image, Job
+from afternorm.isa import Function, Opcode, Operand, Pair, Scale, Source, Stats, Target
+from afternorm.job import DATA, Image, Job
+from afternorm.memory_map import EXPONENT_BYTES, float_word_bytes
+from afternorm.simulation import HostWords
 from golden.mx import MANTISSA_MAX, ZERO_EXPONENT
 from golden.number import EXPONENT_MAX, EXPONENT_MIN, Format
 
 WINDOW = 48
 """Words of a scratchpad window, and of the vector memory's."""
+DRAM_WORDS = 128
+"""Words of each array in DRAM."""
+_MOVED = 20
+"""Words of a LOAD or a STORE, at most."""
 _ATTEMPTS = 1000
 
 OPCODES = (
@@ -32,13 +42,15 @@ OPCODES = (
     Opcode.REDUCE,
     Opcode.SCAN,
     Opcode.GATHER,
+    Opcode.LOAD,
+    Opcode.STORE,
 )
 
 
 def random_job(
     config: Config,
     seed: int,
-    count: int = 60,
+    count: int = 80,
     *,
     opcodes: Sequence[Opcode] = OPCODES,
     functions: Sequence[Function] = tuple(Function),
@@ -62,7 +74,16 @@ def random_job(
         Memory.VECTOR: np.arange(min(4 * WINDOW, config.vector_depth)),
     }
     assembler = generator.assembler
-    return Job(config, assembler.finish(), image, loaded, assembler.written)
+    dram = random_dram(config, generator.rng, extreme)
+    return Job(
+        config,
+        assembler.finish(),
+        image,
+        loaded,
+        assembler.written,
+        dram=dram,
+        dram_written=[(DATA, len(dram))],
+    )
 
 
 def random_image(config: Config, rng: np.random.Generator, extreme: float = 0.02) -> Image:
@@ -95,6 +116,20 @@ def random_image(config: Config, rng: np.random.Generator, extreme: float = 0.02
     numbers = np.where(rng.random(size) < extreme / 4, limits, numbers)
     image.vector[:, :depth] = fmt.round(numbers)
     return image
+
+
+def random_dram(config: Config, rng: np.random.Generator, extreme: float = 0.02) -> bytes:
+    """The arrays in DRAM from `DATA` on, with words as in `random_image`."""
+    image = random_image(config, rng, extreme)
+    host = HostWords(config)
+    blocks = rng.choice(_windows(config), DRAM_WORDS)
+    floats = rng.integers(min(4 * WINDOW, config.vector_depth), size=DRAM_WORDS)
+    arrays = (
+        host.mantissas(image.mantissas[0, blocks])[:, : config.block],
+        host.exponents(image.exponents[0, blocks])[:, :EXPONENT_BYTES],
+        host.floats(image.vector[0, floats])[:, : float_word_bytes(config)],
+    )
+    return b"".join(array.tobytes() for array in arrays)
 
 
 def _windows(config: Config) -> np.ndarray:
@@ -161,6 +196,8 @@ class _Generator:
             Opcode.REDUCE: self._reduce,
             Opcode.SCAN: self._scan,
             Opcode.GATHER: self._gather,
+            Opcode.LOAD: self._load,
+            Opcode.STORE: self._store,
         }
         opcode = opcodes[int(self.rng.integers(len(opcodes)))]
         for _ in range(_ATTEMPTS):
@@ -268,6 +305,39 @@ class _Generator:
         target = self._strided("dst", "row", "block", rows, blocks)
         tile = [rows * blocks, (rows + 1) * blocks, 1][self._below(3)]
         return {"rows": rows, "blocks": blocks, **source, **target, "dst_tile": tile}
+
+    def _load(self) -> dict[str, int]:
+        # Tiles may read the same words.
+        return self._transfer([0, 1])
+
+    def _store(self) -> dict[str, int]:
+        return self._transfer([])
+
+    def _transfer(self, strides: list[int]) -> dict[str, int]:
+        """A transfer whose tiles' words in DRAM are apart, or one of `strides` words."""
+        c = self.config
+        target, count, shared = Target(self._below(2)), self._below(_MOVED + 1, 1), self._flip()
+        blocks = target == Target.BLOCKS
+        tiles = 1 if shared else c.tiles
+        window = min(WINDOW, self.bank_words) if blocks else min(4 * WINDOW, c.vector_depth)
+        base = self._below(window - count + 1)
+        base += self._below(c.scratchpad_banks) * self.bank_words if blocks else 0
+
+        def array(name: str, start: int, size: int) -> dict[str, int]:
+            """Words of `size` bytes each, somewhere in the array that starts at `start`."""
+            stride = [*strides, count, count + 1][self._below(len(strides) + 2)]
+            first = self._below(DRAM_WORDS - (tiles - 1) * stride - count + 1)
+            return {name: start + first * size, f"{name}_tile": stride * size}
+
+        exponents = DATA + DRAM_WORDS * c.block
+        floats = exponents + DRAM_WORDS * EXPONENT_BYTES
+        fields = {"target": target, "count": count, "base": base, "shared": shared}
+        if blocks:
+            fields |= array("dram", DATA, c.block)
+            fields |= array("exponents", exponents, EXPONENT_BYTES)
+        else:
+            fields |= array("dram", floats, float_word_bytes(c))
+        return fields
 
     def _vector(self) -> dict[str, int]:
         c = self.config

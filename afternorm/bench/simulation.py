@@ -26,7 +26,7 @@ from afternorm.memory_map import Status
 from afternorm.progress import progress
 from afternorm.simulation import SimulationError, simulator_version
 
-REPEATS = 3
+REPEATS = 5
 LAYERS = 12
 TOKENS = 32
 _COLUMNS = ("driven by", "cycles", "seconds", "cycles/s", "of the loop")

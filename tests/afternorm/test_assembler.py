@@ -23,11 +23,12 @@ from afternorm.isa import (
     Source,
     Stats,
 )
+from afternorm.simulation import loaded_machine
 from golden.machine import Machine
 from tb.random_program import random_job
 
-IN_ORDER = (Engine.MATMUL, Engine.EXP)
-MEMORIES = ("mantissas", "exponents", "vector", "scales", "stats", "acc")
+IN_ORDER = (Engine.MATMUL, Engine.EXP, Engine.LOAD, Engine.STORE)
+MEMORIES = ("mantissas", "exponents", "vector", "scales", "stats", "acc", "dram")
 
 
 class Overlapped:
@@ -112,8 +113,12 @@ class Overlapped:
         machine.run([Instruction(i.opcode, i.body), Instruction(Opcode.END)])
 
     def _write(self, i: Instruction, after: Machine) -> None:
-        touched = accesses(self.config, i).writes
+        found = accesses(self.config, i)
+        touched = found.writes
         self.machine.flags |= after.flags
+        if i.opcode == Opcode.STORE:
+            for first, end in found.dram:
+                self.machine.dram[:, first:end] = after.dram[:, first:end]
         for memory, names in (
             (Memory.SCRATCHPAD, ("mantissas", "exponents")),
             (Memory.VECTOR, ("vector",)),
@@ -164,12 +169,10 @@ def assert_same(one: Machine, other: Machine) -> None:
 def test_every_legal_order_gives_the_sequential_result(seed: int, case: int, tiles: int) -> None:
     config = preset("tiny").with_(tiles=tiles, queue_depth=(4, 16)[case % 2])
     job = random_job(config, seed + case, 80, functions=(Function.NONE,))
-    sequential = Machine(config)
-    job.load(sequential)
+    sequential = loaded_machine(job)
     sequential.run(job.program)
     for order in range(6):
-        machine = Machine(config)
-        job.load(machine)
+        machine = loaded_machine(job)
         Overlapped(config, machine, random.Random(seed + case + order)).run(job.program)
         assert_same(machine, sequential)
 
@@ -194,8 +197,7 @@ def test_the_property_test_notices_missing_tokens(seed: int) -> None:
     noticed = total = 0
     for case in range(3):
         job = random_job(config, seed + case, 80, functions=(Function.NONE,))
-        sequential = Machine(config)
-        job.load(sequential)
+        sequential = loaded_machine(job)
         sequential.run(job.program)
         variants = [without(job.program, s) for s in range(8)]
         variants.append(
@@ -204,8 +206,7 @@ def test_the_property_test_notices_missing_tokens(seed: int) -> None:
         for variant in variants:
             total += 1
             for order in range(6):
-                machine = Machine(config)
-                job.load(machine)
+                machine = loaded_machine(job)
                 Overlapped(config, machine, random.Random(order)).run(variant)
                 try:
                     assert_same(machine, sequential)
