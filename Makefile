@@ -60,7 +60,7 @@ test-all: $(STAMP)
 targets: $(STAMP)
 	$(BIN)/python -m pytest tests/system/test_targets.py -q -rP
 
-# docs/resources.md: all presets; about an hour of one core, and what is finished is kept.
+# docs/resources.md: all presets; what is finished is kept, and goes on from there.
 report: $(STAMP)
 	nice $(BIN)/python scripts/resources.py
 

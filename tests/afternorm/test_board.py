@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boards: clocks, pins and the command line."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import afternorm.board.bitstream
+from afternorm.board.bitstream import BITSTREAM, REPORT, TOP
 from afternorm.board.boards import BOARDS, Pll
 from afternorm.board.link import LinkError, open_board
 from afternorm.board.protocol import Command, Frame, FrameDecoder
@@ -27,6 +31,60 @@ def test_clocks() -> None:
         replace(ULX3S, pll=Pll(reference=1, feedback=2, output=2))
     with pytest.raises(AfternormError, match="no multiple of 3000000 baud"):
         replace(ULX3S, baud=3_000_000)
+
+
+@pytest.mark.parametrize("clock", [10.0, 20.0, 30.0, 40.0, 50.0, 100.0])
+def test_other_clocks(clock: float) -> None:
+    board = ULX3S.at(clock)
+    assert board.oscillator / board.pll.reference * board.pll.feedback == board.clock == clock
+    assert 400 <= clock * board.pll.output <= 800
+    assert board.divisor * board.baud == 1e6 * clock
+    assert ULX3S.at(ULX3S.clock) == ULX3S
+
+
+@pytest.mark.parametrize(
+    ("clock", "message"),
+    [
+        (33.0, "cannot make 33 MHz of the board's 25 MHz: take a multiple of 5 MHz"),
+        (0.0, "cannot make 0 MHz"),
+        (-20.0, "cannot make -20 MHz"),
+        (25.0, "no multiple of 2000000 baud: take a multiple of 2 MHz"),
+    ],
+)
+def test_clocks_that_cannot_be(clock: float, message: str) -> None:
+    with pytest.raises(AfternormError, match=message):
+        ULX3S.at(clock)
+
+
+def test_a_clock_that_is_not_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report stays, and no bitstream, not even an older one."""
+    path = [{"type": "setup", "delay": 80.0, "from": {"cell": "a"}, "to": {"cell": "a"}}]
+    found = {
+        "fmax": {"clock": {"achieved": 12.5}},
+        "critical_paths": [{"from": "posedge clock", "to": "posedge clock", "path": path}],
+    }
+
+    def netlist(work: Path, *_: object) -> Path:
+        (work / "netlist.json").write_text(json.dumps({"modules": {TOP: {"cells": {}}}}))
+        return work / "netlist.json"
+
+    def placed(tool: str, launch: str, arguments: list[str], work: Path, output: str) -> Path:
+        assert tool == "nextpnr"
+        (work / output).write_text(json.dumps(found))
+        return work / output
+
+    monkeypatch.setattr(afternorm.board.bitstream, "run_yosys", netlist)
+    monkeypatch.setattr(afternorm.board.bitstream, "run_tool", placed)
+    (tmp_path / BITSTREAM).write_bytes(b"of an earlier run")
+    arguments = ["bitstream", "--preset", "nano", "--frequency", "20", "-o", str(tmp_path)]
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "reaches 12.5 MHz, not the clock's 20 MHz: take a lower --frequency" in message
+    assert [file.name for file in tmp_path.iterdir()] == [REPORT]
+    assert json.loads((tmp_path / REPORT).read_text()) == found
 
 
 def test_constraints() -> None:
@@ -70,6 +128,7 @@ def test_decoder_of_frames() -> None:
         ),
         (["bitstream", "--board", "other"], "invalid choice: 'other'"),
         (["bitstream", "-o", __file__], "is no folder"),
+        (["bitstream", "--frequency", "33"], "the PLL cannot make 33 MHz"),
     ],
 )
 def test_bad_arguments(

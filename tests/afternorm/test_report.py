@@ -2,8 +2,10 @@
 """Resources by hierarchy."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from amaranth import *
@@ -12,6 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 import afternorm.report
 from afternorm.cli import main
+from afternorm.devices import DEVICES
 from afternorm.errors import AfternormError
 from afternorm.report import Node, normalization, report, synthesize
 from afternorm.targets import KINDS, TARGETS
@@ -53,7 +56,6 @@ class Pair(wiring.Component):
 
 
 DESIGN = emit_rtlil(Pair(), name="top")
-OTHER = emit_rtlil(Element(), name="top")
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +67,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def cells(monkeypatch: pytest.MonkeyPatch, found: dict[str, dict[str, int]]) -> None:
     """Let synthesis find these cells."""
-    monkeypatch.setattr(afternorm.report, "_run_yosys", lambda *_: found)
+    monkeypatch.setattr(afternorm.report, "synthesize", lambda *_, **__: found)
 
 
 def amounts(**found: float) -> dict[str, float]:
@@ -91,17 +93,55 @@ def test_every_target_counts_all_cells(target: str) -> None:
 
 def test_second_report_needs_no_synthesis(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     first = report(DESIGN, top="top", target="ecp5")
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.iterdir())) == 2
 
-    def run(*_: str) -> None:
+    def run(*_: object) -> None:
         raise AssertionError("synthesized again")
 
     monkeypatch.setattr(afternorm.report, "_run_yosys", run)
     assert report(DESIGN, top="top", target="ecp5") == first
     with pytest.raises(AssertionError):
         report(DESIGN, top="top", target="gowin")
-    with pytest.raises(AssertionError):
-        report(OTHER, top="top", target="ecp5")
+
+
+def test_only_what_changed_is_synthesized(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = report(DESIGN, top="top", target="ecp5")
+    known, seen = afternorm.report._run_yosys, []
+
+    def run(module: str, *others: Any) -> dict[str, int]:
+        seen.append(module)
+        return known(module, *others)
+
+    monkeypatch.setattr(afternorm.report, "_run_yosys", run)
+    # A sum instead of the product, below the same ports: the pair itself stays.
+    changed = DESIGN.replace("cell $mul", "cell $add")
+    assert changed != DESIGN
+    report(changed, top="top", target="ecp5")
+    (child,) = set(re.findall(r"^  cell \\(\w+) ", DESIGN, re.M))
+    assert seen == [child]
+    assert report(DESIGN, top="top", target="ecp5") == first
+    assert len(seen) == 1
+
+
+def test_an_interrupted_report_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, seen = afternorm.report._run_yosys, []
+
+    def run(module: str, *others: Any) -> dict[str, int]:
+        seen.append(module)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return known(module, *others)
+
+    monkeypatch.setattr(afternorm.report, "_run_yosys", run)
+    with pytest.raises(KeyboardInterrupt):
+        report(DESIGN, top="top", target="ecp5")
+    told: list[tuple[int, int]] = []
+    result = report(
+        DESIGN, top="top", target="ecp5", advance=lambda done, total: told.append((done, total))
+    )
+    assert result.root.resources == amounts(ff=32, dsp=2)
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert seen[1:] == [seen[1]] * 2
 
 
 def test_depth_of_the_hierarchy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +182,19 @@ def test_depth_of_the_hierarchy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.to_dict()["hierarchy"]["children"][0]["count"] == 2
 
 
+def test_shares_of_a_device() -> None:
+    assert DEVICES.keys() == TARGETS.keys()
+    used = amounts(lut=1000, lutram=200, ff=8364, carry=236, dsp=39, bram=312)
+    assert DEVICES["ecp5"].utilization(used) == {
+        "lut": 1672 / 83_640,
+        "ff": 0.1,
+        "dsp": 0.25,
+        "bram": 1.5,
+    }
+    # Its carry cells are beside LUTs, which are counted.
+    assert DEVICES["ice40"].utilization(amounts(lut=528, carry=500))["lut"] == 0.1
+
+
 def test_normalization_of_a_tile() -> None:
     def node(name: str, lut: int, *children: Node) -> Node:
         return Node(name, 1, amounts(lut=lut), list(children))
@@ -159,7 +212,7 @@ def test_unknown_target() -> None:
 
 def test_failed_synthesis_leaves_nothing(cache: Path) -> None:
     with pytest.raises(AfternormError, match=r"^Yosys failed: .*ERROR: .*\Z"):
-        synthesize(DESIGN, top="nothing", synthesis="synth_ecp5")
+        synthesize(DESIGN, synthesis="synth_nothing")
     assert not cache.exists()
 
 
@@ -173,6 +226,11 @@ def test_command(
     taken = numbers["hierarchy"]["resources"]
     assert (taken["dsp"], taken["lutram"], taken["bram"]) == (1, 0, 0)
     captured = capsys.readouterr()
+    assert numbers["device"]["name"] == "LFE5U-85F"
+    shares = numbers["utilization"]
+    assert shares["dsp"] == pytest.approx(1 / 156)
+    lines = [line.split() for line in captured.out.splitlines()]
     row = [f"{taken[kind]:g}" for kind in KINDS]
-    assert ["pe", *row] in [line.split() for line in captured.out.splitlines()]
+    assert ["pe", *row, f"{shares['lut']:.1%}"] in lines
+    assert ["of", "LFE5U-85F", *(f"{share:.1%}" for share in shares.values())] in lines
     assert captured.err == ""

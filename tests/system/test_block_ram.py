@@ -99,7 +99,7 @@ def design() -> str:
 @pytest.mark.parametrize("family", ["ecp5", "xilinx"])
 def test_deep_memories_are_block_ram(design: str, family: str) -> None:
     ram = FAMILIES[family]
-    cells = synthesize(design, top="accelerator", synthesis=ram.synthesis)
+    cells = synthesize(design, synthesis=ram.synthesis)
     deep = 0
     for module, shapes in memories(design).items():
         found = cells[module]
