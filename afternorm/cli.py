@@ -357,6 +357,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder for the bitstream and the timing report (default: afternorm-BOARD)",
     )
+    sub.add_argument(
+        "--frequency", type=float, metavar="MHZ", help="of the machine (default: the board's clock)"
+    )
     sub.add_argument("--seed", type=_integer(0), default=1, help="of place and route (default: 1)")
     return root
 
@@ -408,6 +411,19 @@ def _add_bench(commands: Any) -> None:
         )
         if name in ("norm", "layer", "scaling"):
             sub.add_argument("--tokens", type=_integer(1), metavar="N", help="rows")
+        if name in ("layer", "decode", "scaling"):
+            sub.add_argument(
+                "--tiles",
+                type=_integer(1),
+                nargs="+",
+                metavar="T",
+                help="numbers of tiles, 1 to 1024 on the model"
+                + ("" if name == "scaling" else ", with --model"),
+            )
+        if name == "scaling":
+            sub.add_argument(
+                "--model", metavar="NAME", help="a published model's layer, as for `bench layer`"
+            )
         if name in ("layer", "scaling"):
             sub.add_argument(
                 "--arch",
@@ -415,12 +431,25 @@ def _add_bench(commands: Any) -> None:
                 help="kind of the seeded layer (default: bert; of `bench layer`, all)",
             )
         if name == "decode":
-            sub.add_argument(
+            decoder = sub.add_mutually_exclusive_group()
+            decoder.add_argument(
                 "--checkpoint",
                 type=Path,
                 default=Path("adder"),
                 metavar="CHECKPOINT",
                 help="the decoder, as for `afternorm run` (default: adder)",
+            )
+            decoder.add_argument(
+                "--model",
+                metavar="NAME",
+                help="shapes of a published model's layer, on the model: llama-2-7b, llama-3-8b",
+            )
+            sub.add_argument(
+                "--context",
+                type=_integer(1),
+                default=2048,
+                metavar="N",
+                help="tokens before the one that is timed, with --model (default: 2048)",
             )
         if name == "layer":
             source = sub.add_mutually_exclusive_group()
@@ -713,12 +742,28 @@ def _bench(options: argparse.Namespace) -> int:
             source = load_model(locate(options.checkpoint))
         archs = ARCHS if options.arch is None else (options.arch,)
         result = bench.bench_layer(
-            subject, archs=archs, tokens=options.tokens, source=source, layer=options.layer
+            subject,
+            archs=archs,
+            tokens=options.tokens,
+            source=source,
+            layer=options.layer,
+            tiles=options.tiles,
         )
     elif options.bench == "decode":
-        result = bench.bench_decode(subject, load_model(locate(options.checkpoint)))
+        if options.model is not None:
+            result = bench.bench_step(
+                subject, options.model, context=options.context, tiles=options.tiles
+            )
+        else:
+            result = bench.bench_decode(subject, load_model(locate(options.checkpoint)))
     elif options.bench == "scaling":
-        result = bench.bench_scaling(subject, arch=options.arch or "bert", tokens=options.tokens)
+        result = bench.bench_scaling(
+            subject,
+            arch=options.arch or "bert",
+            tokens=options.tokens,
+            source=options.model,
+            tiles=options.tiles,
+        )
     else:
         result = bench.bench_simulation(subject)
     print_bench(result)
@@ -777,7 +822,14 @@ def _bitstream(options: argparse.Namespace) -> int:
     def step(text: str) -> None:
         print(f"{text} ...", flush=True)
 
-    result = bitstream(options.board, config, directory, seed=options.seed, step=step)
+    result = bitstream(
+        options.board,
+        config,
+        directory,
+        frequency=options.frequency,
+        seed=options.seed,
+        step=step,
+    )
     taken = (f"{used:,} of {result.available[kind]:,}" for kind, used in result.used.items())
     kinds = ("LUTs", "registers", "multipliers", "block RAMs")
     print(", ".join(f"{kind} {of}" for kind, of in zip(kinds, taken, strict=True)))

@@ -9,10 +9,12 @@ from typing import Any, Self
 from afternorm.errors import ConfigError
 
 BLOCKS = (8, 16, 32)
+RTL_TILES = 16
+"""The most tiles of generated RTL: every tile is elaborated and simulated by itself."""
 
 _LIMITS = {
     "columns": (1, 64),
-    "tiles": (1, 16),
+    "tiles": (1, 1024),
     "fraction_bits": (4, 24),
     "lanes": (2, 64),
     "rows_max": (2, 1024),
@@ -137,6 +139,22 @@ class Config:
                 f"so that {self.scratchpad_banks} banks share it"
             )
 
+    def check_rtl(self) -> None:
+        """Refuse to make RTL of more tiles than were ever simulated or synthesized together.
+
+        The compiler, the golden machine and the model of cycles take them all.
+
+        Raises
+        ------
+        ConfigError
+            If there are more.
+        """
+        if self.tiles > RTL_TILES:
+            raise ConfigError(
+                f"RTL is generated for 1 to {RTL_TILES} tiles, not {self.tiles}; take fewer, or "
+                "the model of cycles (bench --on model)"
+            )
+
     @property
     def rows(self) -> int:
         """Rows R of the array: a column holds one block."""
@@ -167,6 +185,25 @@ class Config:
 
 
 PRESETS = {
+    "nano": Config(
+        block=8,
+        columns=2,
+        fraction_bits=9,
+        lanes=2,
+        rows_max=8,
+        acc_width=32,
+        acc_banks=2,
+        scratchpad_depth=1024,
+        scratchpad_banks=2,
+        vector_depth=1024,
+        scale_depth=64,
+        stat_depth=32,
+        dram_width=64,
+        fetch_depth=4,
+        queue_depth=4,
+        semaphores=24,
+        watchdog_cycles=1024,
+    ),
     "tiny": Config(
         block=8,
         columns=4,
@@ -205,8 +242,9 @@ PRESETS = {
         semaphores=24,
     ),
 }
-"""Configurations by name: `tiny` for tests, `small` for a small FPGA, `medium`, `large`; `ulx3s`
-for the board, with most of its chip's 156 multipliers in the array."""
+"""Configurations by name: `nano`, the least that runs the adding model; `tiny` for tests, `small`
+for a small FPGA, `medium`, `large`; `ulx3s` for the board, with most of its chip's 156 multipliers
+in the array."""
 
 
 def load_config(path: Path) -> Config:

@@ -61,6 +61,7 @@ def generate(config: Config, *, wrapper: Wrapper = "axi") -> dict[str, str]:
     ToolError
         If no Yosys is installed.
     """
+    config.check_rtl()
     component = AxiAccelerator(config=config) if wrapper == "axi" else Accelerator(config=config)
     description = describe(component, config, wrapper=wrapper)
     files = {

@@ -34,9 +34,15 @@ class Image:
     vector: Floats
 
     @classmethod
-    def empty(cls, config: Config) -> "Image":
-        """All blocks and numbers zero."""
+    def empty(cls, config: Config, *, hollow: bool = False) -> "Image":
+        """All blocks and numbers zero; `hollow`: to be read only, and in no memory."""
         c = config
+        if hollow:
+            return cls(
+                np.broadcast_to(np.int8(0), (c.tiles, c.scratchpad_depth, c.block)),
+                np.broadcast_to(np.int16(ZERO_EXPONENT), (c.tiles, c.scratchpad_depth)),
+                np.broadcast_to(0.0, (c.tiles, c.vector_depth, c.lanes)),
+            )
         return cls(
             np.zeros((c.tiles, c.scratchpad_depth, c.block), dtype=np.int8),
             np.full((c.tiles, c.scratchpad_depth), ZERO_EXPONENT, dtype=np.int16),

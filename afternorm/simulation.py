@@ -106,6 +106,7 @@ def run_rtl(
     *,
     seed: int = 0,
     disturb: float = 0.0,
+    stall: float = 0.0,
     max_cycles: int = 50_000_000,
     workdir: Path | None = None,
     program: list[int] | None = None,
@@ -117,6 +118,8 @@ def run_rtl(
     ----------
     disturb
         Probability of a host read in a cycle while the program runs.
+    stall
+        Probability that a stream of DRAM stalls in a cycle.
     program
         Instruction words to load instead of the job's, to try illegal ones.
     crash_first
@@ -167,7 +170,11 @@ def run_rtl(
             },
             seed=seed,
             workdir=workdir,
-            plusargs={"dram": dram_file},
+            plusargs={
+                "dram": dram_file,
+                "dram_stall": round(1000 * stall),
+                "dram_seed": seed % (1 << 32),
+            },
         )
         with np.load(result_file) as result:
             return _outcome(job, reads, result)
@@ -262,14 +269,20 @@ def _outcome(job: Job, reads: list[_Read], result: Mapping[str, NDArray[Any]]) -
     )
 
 
-def run_golden(job: Job) -> Machine:
-    """Run a job on the golden machine."""
+def loaded_machine(job: Job) -> Machine:
+    """A golden machine with all that a job loads, DRAM included."""
     ends = [DATA + len(job.dram), *(first + count for first, count in job.dram_written)]
     moves = bool(job.dram or job.dram_written)
     machine = Machine(job.config, dram=max(ends) if moves else 0)
     job.load(machine)
     if moves:
         machine.dram[0, DATA : DATA + len(job.dram)] = np.frombuffer(job.dram, dtype=np.uint8)
+    return machine
+
+
+def run_golden(job: Job) -> Machine:
+    """Run a job on the golden machine."""
+    machine = loaded_machine(job)
     machine.run(job.program)
     return machine
 
@@ -336,7 +349,10 @@ def build(config: Config, *, simulator: Simulator = "verilator", waves: bool = F
     ------
     ToolError
         If a tool is missing.
+    ConfigError
+        If there are too many tiles.
     """
+    config.check_rtl()
     # RTL is imported where it is needed: the golden machine and the compiler do without.
     from tb.runner import build_verilog
     from tb.system import system_verilog

@@ -15,6 +15,7 @@ from afternorm.bench.norm import bench_norm
 from afternorm.bench.results import BenchResult, Measurement, Panel
 from afternorm.bench.scaling import bench_scaling
 from afternorm.bench.simulation import bench_simulation
+from afternorm.bench.step import bench_step
 from afternorm.bench.subject import Subject
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "bench_norm",
     "bench_scaling",
     "bench_simulation",
+    "bench_step",
     "flashnorm",
 ]

@@ -3,6 +3,12 @@
 
 With one row, a product is bound by its weights.  Each block of them enters an array once, one a
 cycle in each tile; where weights stream, each also passes the DRAM port, with its exponent.
+
+Beside them the port has to bring the program, 64 bytes an instruction, the input, whatever pads the
+weights to whole blocks and lanes, and caches for which the tiles have no room; in the end come the
+products of the last weights, and the output.  Tiles that split a model whose width is not much more
+than a block a tile pad most: there it is measured, too, with tiles that all do the same on one copy
+of the weights.
 """
 
 from collections.abc import Sequence
@@ -73,10 +79,9 @@ def bench_decode(
     if subject.on == "rtl":
         _on_rtl(subject, model, tokens, positions, result)
     else:
-        for config in _memories(subject, model, tokens):
-            _on_model(subject, config, model, tokens, positions, result)
+        for config, alike in _memories(subject, model, tokens):
+            _on_model(subject, config, model, tokens, positions, result, alike)
             one = result.measurements[-1]
-            # More than the bound, where the tiles' slices of a row end within blocks.
             result.notes.append(
                 f"weights {one.labels['weights']}: scratchpads of {config.scratchpad_depth:,} "
                 f"blocks; loads and stores take {one.dram_beats:,} beats of DRAM"
@@ -102,23 +107,46 @@ def _positions(context: int, subject: Subject) -> list[int]:
     return sorted({0, last} | {1 << n for n in range(last.bit_length()) if 1 << n < last})
 
 
-def _compilers(config: Config, model: Model, tokens: int) -> list[ModelCompiler]:
-    return [ModelCompiler(config, model, schedule, tokens=tokens) for schedule in SCHEDULES]
+def _compilers(
+    config: Config, model: Model, tokens: int, alike: bool = False
+) -> list[ModelCompiler]:
+    return [
+        ModelCompiler(config, model, schedule, tokens=tokens, alike=alike) for schedule in SCHEDULES
+    ]
 
 
-def _memories(subject: Subject, model: Model, tokens: int) -> list[Config]:
-    """The accelerator with memories under which weights stay, and under which they stream."""
+def _memories(subject: Subject, model: Model, tokens: int) -> list[tuple[Config, bool]]:
+    """The accelerators that are measured, and whether their tiles do alike.
+
+    With memories under which weights stay, and under which they stream; and where its tiles pad
+    the weights that stream, with tiles that all do the same, too.
+    """
+    found = [(config, False) for config in _places(subject, model, tokens, alike=False).values()]
+    config = subject.config
+    if config.tiles > 1 and model.dim % (config.tiles * config.block):
+        places = _places(subject, model, tokens, alike=True)
+        found += [(config, True) for stays, config in places.items() if not stays]
+    if not found:
+        raise CapacityError(f"{model.name} fits no memories that {subject.name} could have")
+    return found
+
+
+def _places(subject: Subject, model: Model, tokens: int, *, alike: bool) -> dict[bool, Config]:
+    """Memories under which everything stays, and under which weights stream, if there are any.
+
+    Streaming, with the most room for caches.
+    """
     found: dict[bool, Config] = {}
 
     def look(config: Config) -> bool | None:
         """Whether everything stays under all schedules, or None if it does not fit."""
         try:
-            compilers = _compilers(config, model, tokens)
+            compilers = _compilers(config, model, tokens, alike)
         except CapacityError:
             return None
         stays = {compiler.resident for compiler in compilers}
         if len(stays) == 1:
-            found.setdefault(stays.pop(), config)
+            found[stays.pop()] = config
         return all(compiler.resident for compiler in compilers)
 
     config: Config | None = subject.config
@@ -133,17 +161,16 @@ def _memories(subject: Subject, model: Model, tokens: int) -> list[Config]:
             break
         if look(config) is None:
             break
-    if not found:
-        raise CapacityError(f"{model.name} fits no memories that {subject.name} could have")
-    return [found[stays] for stays in (True, False) if stays in found]
+    return {stays: found[stays] for stays in (True, False) if stays in found}
 
 
 def _labels(compiler: ModelCompiler, position: int) -> dict[str, Label]:
-    return {"weights": "resident" if compiler.resident else "streamed", "position": position}
+    place = "resident" if compiler.resident else "streamed"
+    return {"weights": place + ", alike" * compiler.alike, "position": position}
 
 
 def _bound(compiler: ModelCompiler) -> int:
-    bound = weight_bound(compiler.config, compiler.model)
+    bound = weight_bound(compiler.layout, compiler.model)
     return bound.array if compiler.resident else max(bound.array, bound.dram)
 
 
@@ -154,8 +181,9 @@ def _on_model(
     tokens: int,
     positions: Sequence[int],
     result: BenchResult,
+    alike: bool,
 ) -> None:
-    compilers = _compilers(config, model, tokens)
+    compilers = _compilers(config, model, tokens, alike)
     with progress("measuring decode", total=len(positions)) as advance:
         for number, position in enumerate(positions):
             result.measurements += [

@@ -2,7 +2,7 @@
 """Whole transformer layers: seeded, of a checkpoint, or with the shapes of a published model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,8 @@ PUBLISHED = {
     "llama-3-8b": Shape("llama", 4096, 14336, 32, 8),
     "bert-large": Shape("bert", 1024, 4096, 16, 16),
 }
+_CHUNKS = 3
+"""Chunks of a decoder's tokens that are timed, the first, the last, and between."""
 _CLASSES = 8
 """Of the classifier that ends a decoder's program: as few as an array takes at once."""
 
@@ -52,6 +54,7 @@ def bench_layer(
     tokens: int | None = None,
     source: Model | str | None = None,
     layer: int = 0,
+    tiles: Sequence[int] | None = None,
 ) -> BenchResult:
     """One layer with all normalizations, under all schedules and without them.
 
@@ -65,6 +68,8 @@ def bench_layer(
         A checkpoint, of which `layer` is taken; or a published model's name, whose shapes are
         taken with weights of zero, on the model only.  They stream from DRAM where they do not
         fit beside what else the layer needs.
+    tiles
+        With a published model's name: numbers of tiles, by default the configuration's.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def bench_layer(
     """
     tokens = tokens or (TOKENS if subject.on == "model" else RTL_TOKENS)
     if isinstance(source, str):
-        return _published(subject, source, tokens)
+        return _published(subject, source, tokens, tiles)
     layers = {}
     if source is None:
         title = f"seeded layers, weights in the scratchpad, {tokens} tokens"
@@ -159,7 +164,7 @@ def hollow_model(name: str, shape: Shape, tokens: int) -> Model:
         positions=None if rotates else zeros(tokens, shape.dim),
         final_gamma=zeros(shape.dim),
         final_beta=None if rotates else zeros(shape.dim),
-        classifier=zeros(_CLASSES, shape.dim) if rotates else None,
+        classifier=zeros(_CLASSES, shape.dim) if shape.arch != "bert" else None,
         context=tokens,
         tokenizer=None,
         bos=(),
@@ -167,60 +172,137 @@ def hollow_model(name: str, shape: Shape, tokens: int) -> Model:
     )
 
 
-def _published(subject: Subject, name: str, tokens: int) -> BenchResult:
+def _published(
+    subject: Subject, name: str, tokens: int, tiles: Sequence[int] | None
+) -> BenchResult:
     """One layer of a published model's shape, its weights streaming from DRAM."""
-    if name not in PUBLISHED:
-        raise AfternormError(f"there is no shape {name!r}; there are {', '.join(PUBLISHED)}")
-    if subject.on == "rtl":
-        raise AfternormError(f"a layer of {name} takes too long to simulate: use --on model")
-    shape = PUBLISHED[name]
+    shape = published(subject, name)
     result = subject.result("layer", f"one layer of {name}, {tokens} tokens")
     model = hollow_model(name, shape, tokens)
-    config = subject.config
-    while True:
-        try:
-            with progress(f"measuring {name}", total=len(SCHEDULES)) as advance:
-                for number, schedule in enumerate(SCHEDULES):
-                    chunk = min(tokens, config.rows_max)
-                    compiler = ModelCompiler(config, model, schedule, tokens=tokens, chunk=chunk)
-                    labels: dict[str, Label] = {
-                        "layer": name,
-                        "weights": "resident" if compiler.resident else "streamed",
-                    }
-                    one = programs_time(subject, compiler, _programs(compiler, tokens), labels)
-                    result.measurements.append(one)
-                    advance(number + 1)
-        except CapacityError:
-            larger = enlarged(config)
-            if larger is None:
-                raise
-            # All schedules again: they share one accelerator.
-            result.measurements.clear()
-            config = larger
-        else:
-            break
-    subject.note_memories(config)
+    some = [subject.config.tiles] if tiles is None else tiles
+    interpolated = False
+    with progress(f"measuring {name}", total=len(some) * len(SCHEDULES)) as advance:
+        for number, T in enumerate(some):
+            config = subject.config.with_(tiles=T)
+            while True:
+                measured: list[Measurement] = []
+                try:
+                    for schedule in SCHEDULES:
+                        chunk = min(tokens, config.rows_max)
+                        compiler = ModelCompiler(
+                            config, model, schedule, tokens=tokens, chunk=chunk
+                        )
+                        measured.append(_prefill(subject, compiler, tokens, name))
+                        advance(number * len(SCHEDULES) + len(measured))
+                        interpolated |= tokens > _CHUNKS * compiler.chunk and compiler.decodes
+                except CapacityError:
+                    larger = enlarged(config)
+                    if larger is None:
+                        raise
+                    # All schedules again: they share one accelerator.
+                    config = larger
+                else:
+                    break
+            result.measurements += measured
+            subject.note_memories(config)
     result.notes += subject.notes()
     if model.classifier is not None:
         result.notes.append(
-            f"the layer's program ends with the last norm and {_CLASSES} logits of one token"
+            f"the layer's programs end with the last norm and {_CLASSES} logits of one token"
+        )
+    if interpolated:
+        result.notes.append(
+            f"of the chunks of tokens, {_CHUNKS} were timed; between them, cycles are interpolated "
+            "by position"
         )
     result.notes.append(
         "bound: the larger of the array's ideal cycles and the beats of DRAM that loads and "
         "stores need"
     )
-    _panel(result)
+    if len(some) == 1:
+        _panel(result)
+    else:
+        curves: dict[str, list[tuple[Label, float]]] = {
+            schedule: [
+                (m.labels["T"], m.cycles) for m in result.measurements if m.schedule == schedule
+            ]
+            for schedule in SCHEDULES
+        }
+        result.panels.append(Panel(result.title, "tiles T", "cycles", curves))
     return result
 
 
-def _programs(compiler: ModelCompiler, tokens: int) -> list[ModelProgram]:
-    """The programs of all tokens, chunk by chunk for a decoder."""
+def published(subject: Subject, name: str) -> Shape:
+    """The shape of a published model.
+
+    Raises
+    ------
+    AfternormError
+        If there is none of that name, or it is to be measured on RTL.
+    """
+    if name not in PUBLISHED:
+        raise AfternormError(f"there is no shape {name!r}; there are {', '.join(PUBLISHED)}")
+    if subject.on == "rtl":
+        raise AfternormError(f"a layer of {name} takes too long to simulate: use --on model")
+    return PUBLISHED[name]
+
+
+def place_of(compiler: ModelCompiler) -> str:
+    """Where the weights are, as a label."""
+    return "resident" if compiler.resident else "streamed"
+
+
+def _prefill(subject: Subject, compiler: ModelCompiler, tokens: int, name: str) -> Measurement:
+    """The time of all tokens, chunk by chunk for a decoder; of many chunks, some are timed."""
+    labels: dict[str, Label] = {
+        "layer": name,
+        "T": compiler.config.tiles,
+        "weights": place_of(compiler),
+    }
     if not compiler.decodes:
-        return [compiler.encode(tokens)]
-    return [
-        compiler.step(position, min(compiler.chunk, tokens - position))
-        for position in range(0, tokens, compiler.chunk)
-    ]
+        return programs_time(subject, compiler, [compiler.encode(tokens)], labels)
+    chunk = compiler.chunk
+    whole, rest = divmod(tokens, chunk)
+    timed = {whole * (n + 1) // _CHUNKS - 1 if n else 0 for n in range(_CHUNKS)}
+    timed = set(range(whole)) if whole <= _CHUNKS else timed
+    parts = []
+    if rest:
+        last = compiler.step(whole * chunk, rest)
+        parts.append((programs_time(subject, compiler, [last], labels), 1.0))
+    # The largest first: it is the one that may not fit.
+    points = sorted(timed, reverse=True)
+    for index, point in enumerate(points):
+        program = compiler.step(point * chunk, chunk)
+        one = programs_time(subject, compiler, [program], labels)
+        parts.append((one, _hat(points, index, whole)))
+    return _weighted(parts)
+
+
+def _hat(points: Sequence[int], index: int, count: int) -> float:
+    """How much a point counts in the sum over ``0 .. count - 1`` of what is linear between them."""
+    at = points[index]
+    total = 0.0
+    for n in range(count):
+        near = [p for p in points if p != at and (p - at) * (n - at) > 0]
+        if n == at:
+            total += 1.0
+        elif near:
+            nearest = min(near, key=lambda p: abs(p - at))
+            total += max(0.0, 1.0 - (n - at) / (nearest - at))
+    return total
+
+
+def _weighted(parts: Sequence[tuple[Measurement, float]]) -> Measurement:
+    """Measurements of which each stands for several, one after the other."""
+    first = parts[0][0]
+
+    def total(name: str) -> int:
+        value: float = sum(getattr(one, name) * count for one, count in parts)
+        return round(value)
+
+    added = ("cycles", "span", "ideal", "macs", "idle_slots", "instructions", "dram_beats", "bound")
+    totals: dict[str, Any] = {name: total(name) for name in added}
+    return replace(first, **totals)
 
 
 def programs_time(

@@ -15,36 +15,42 @@ from afternorm.compiler.layer_weights import SCHEDULES, Schedule
 from afternorm.config import Config
 from afternorm.job import Job
 
-TILES = (1, 2, 4, 8, 16)
-ROWS = (128, 256, 512, 1024)
+TILES = (1, 2, 4, 8, 16, 64, 256, 1024)
+ROWS = (256, 1024, 2048, 32768)
 """Row lengths K, with as many columns N, on the model."""
+_WEIGHTS = 3 << 18
+"""Blocks of weights in a tile, at most; the largest scratchpad is a third larger."""
 RTL_ROWS = (32, 64, 128, 256)
 TOKENS = 64
 
 
 def bench_norm(subject: Subject, *, tokens: int | None = None) -> BenchResult:
-    """Normalization and linear layer K x K of some rows, on 1 to 16 tiles.
+    """Normalization and linear layer K x K of some rows, on 1 to 1024 tiles.
 
-    On RTL, the tiles are those of the configuration: others would have to be built.
+    On the model, lengths of which a tile has a block at least, and no more than its scratchpad may
+    hold.  On RTL, the tiles are those of the configuration: others would have to be built.
     """
     tokens = tokens or TOKENS
     lengths = ROWS if subject.on == "model" else RTL_ROWS
     result = subject.result("norm", f"RMSNorm, then a linear layer K x K, {tokens} rows")
     tiles = TILES if subject.on == "model" else (subject.config.tiles,)
+    seed = subject.seed if subject.on == "rtl" else None
     cases = [
         Case(
             {"T": T, "K": K},
-            partial(_norm_linear, K=K, M=tokens, seed=subject.seed),
+            partial(_norm_linear, K=K, M=tokens, seed=seed),
             SCHEDULES,
             {"tiles": T},
         )
         for T in tiles
         for K in lengths
+        if subject.on == "rtl" or _fits(subject.config.with_(tiles=T), K)
     ]
     subject.measure(result, cases)
     if len(tiles) > 1:
-        _panel(result, "T", "tiles", "K", lengths[2])
-        _panel(result, "K", "row length", "T", 4)
+        _panel(result, "T", "tiles", "K", lengths[-1])
+        _panel(result, "T", "tiles", "K", lengths[len(lengths) // 2])
+        _panel(result, "K", "row length", "T", tiles[len(tiles) // 3])
     else:
         _panel(result, "K", "row length", "T", tiles[0])
     paper = flashnorm()
@@ -72,5 +78,11 @@ def _panel(result: BenchResult, x: str, words: str, fixed: str, value: int) -> N
     result.panels.append(Panel(f"{fixed} = {value}", words, "cycles above none, %", curves))
 
 
-def _norm_linear(config: Config, schedule: Schedule, *, K: int, M: int, seed: int) -> Job:
+def _fits(config: Config, K: int) -> bool:
+    """Whether a tile has a block of a row, and its weights may lie in a scratchpad."""
+    weights = K // config.tiles * (K // config.block)
+    return config.tiles * config.block <= K and weights <= _WEIGHTS
+
+
+def _norm_linear(config: Config, schedule: Schedule, *, K: int, M: int, seed: int | None) -> Job:
     return compile_norm_linear(config, "rms", K, K, M, schedule=schedule, seed=seed)

@@ -54,6 +54,11 @@ class Measurement:
         return self.ideal / self.cycles
 
     @property
+    def of_bound(self) -> float:
+        """The bound as a share of the cycles; 0 if none is stated."""
+        return self.bound / self.cycles
+
+    @property
     def useful_span(self) -> float:
         """`useful`, of the span; 0 without a product."""
         return self.macs / (self.multipliers * self.span) if self.span else 0.0
@@ -63,6 +68,7 @@ class Measurement:
         return asdict(self) | {
             "useful": self.useful,
             "padded": self.padded,
+            "of_bound": self.of_bound,
             "useful_span": self.useful_span,
         }
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strong scaling: one layer on more and more tiles, and what the reduction tree adds to a row."""
 
+from collections.abc import Sequence
 from functools import partial
 
-from afternorm.bench.layers import TOKENS, seeded
+import numpy as np
+
+from afternorm.bench.layers import TOKENS, hollow_model, published, seeded
 from afternorm.bench.results import BenchResult, Label, Panel, Table
 from afternorm.bench.subject import Case, Subject
 from afternorm.checkpoints import Arch, Floats, Layer, seeded_input
@@ -15,23 +18,51 @@ from afternorm.isa import Scale
 from afternorm.job import Job
 
 TILES = (1, 2, 4, 8, 16)
-RTL_TILES = (1, 2, 4)
+MODEL_TILES = (1, 4, 16, 64, 256, 1024)
+RTL_TILES = (1, 2, 4, 8)
 RTL_TOKENS = 16
 _EPS = 1e-5
 
 
 def bench_scaling(
-    subject: Subject, *, arch: Arch = "bert", tokens: int | None = None
+    subject: Subject,
+    *,
+    arch: Arch = "bert",
+    tokens: int | None = None,
+    source: str | None = None,
+    tiles: Sequence[int] | None = None,
 ) -> BenchResult:
-    """A seeded layer on 1 to 16 tiles (RTL: 1 to 4), all else as configured."""
+    """A layer on more and more tiles, all else as configured, its weights in the scratchpads.
+
+    Parameters
+    ----------
+    arch
+        Kind of the seeded layer.
+    tokens
+        Rows; 128 on the model and 16 on RTL by default.
+    source
+        A published model's name, whose layer's shapes are taken instead, on the model only.
+    tiles
+        Numbers of tiles: 1 to 16 by default, 1 to 8 on RTL, 1 to 1024 for a published model.
+
+    Raises
+    ------
+    AfternormError
+        If there is no such model, or it cannot be measured on RTL.
+    """
     on_model = subject.on == "model"
     tokens = tokens or (TOKENS if on_model else RTL_TOKENS)
-    layer = seeded(subject, arch)
-    x = seeded_input(layer, subject.seed, tokens)
-    result = subject.result(
-        "scaling", f"a seeded {arch} layer, dimension {layer.dim}, {tokens} tokens"
-    )
-    tiles = TILES if on_model else RTL_TILES
+    if source is None:
+        layer = seeded(subject, arch)
+        x = seeded_input(layer, subject.seed, tokens)
+        what = f"a seeded {arch} layer"
+    else:
+        layer = hollow_model(source, published(subject, source), tokens).layers[0]
+        x = np.broadcast_to(0.0, (tokens, layer.dim))
+        what = f"one layer of {source}"
+    result = subject.result("scaling", f"{what}, dimension {layer.dim}, {tokens} tokens")
+    if tiles is None:
+        tiles = RTL_TILES if not on_model else TILES if source is None else MODEL_TILES
     cases = [
         Case({"T": T}, partial(_layer, layer=layer, x=x), SCHEDULES, {"tiles": T}) for T in tiles
     ]

@@ -37,7 +37,7 @@ def _print_measurements(result: BenchResult) -> None:
     columns = [*some[0].labels]
     columns += ["schedule"] * scheduled
     columns += ["cycles"] + ["+"] * scheduled
-    columns += ["bound", "cycles/bound"] if bounded else ["ideal", "span/ideal", "useful/span"]
+    columns += ["bound", "of bound"] if bounded else ["ideal", "span/ideal", "useful/span"]
     columns += ["useful", "padded", "idle"] + ["differ"] * compared
     shown = _table(*columns)
     previous: dict[str, Label] = {}
@@ -51,7 +51,7 @@ def _print_measurements(result: BenchResult) -> None:
         if scheduled:
             row.append("" if overhead is None or one.schedule == "none" else f"{overhead:+.2%}")
         if bounded:
-            row += [f"{one.bound:,}", _ratio(one.cycles, one.bound)]
+            row += [f"{one.bound:,}", f"{one.of_bound:.1%}"]
         else:
             row += [f"{one.ideal:,}", _ratio(one.span, one.ideal), f"{one.useful_span:.1%}"]
         row += [f"{one.useful:.1%}", f"{one.padded:.1%}", f"{one.idle_slots:,}"]

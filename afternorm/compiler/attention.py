@@ -1,42 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention: scores, max-free softmax and the product with the values, software-pipelined.
 
-A unit is one head's scores of a group of queries with a group of keys (what one
-accumulator bank holds).  The product of a unit's probabilities with the values
-is issued after the scores of later units, so that the array works while the exp
-engine makes the probabilities, one key block at a time.
+A unit is one head's scores of some queries with some keys (what one accumulator
+bank holds).  The product of a unit's probabilities with the values is issued after
+the scores of later units, so that the array works while the exp engine makes the
+probabilities, one key block at a time.
+
+Causal queries are cut into rows that need as many blocks of keys.  A single query
+has the query heads of a key head as its rows: they meet the same keys and values.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from afternorm.compiler.attention_order import Pace, Rows, Work, causal_rows, order
 from afternorm.compiler.buffers import Matrix, ceil_div, pieces
 from afternorm.compiler.builder import Banks, Builder
-from afternorm.errors import CapacityError
 from afternorm.isa import Opcode, Operand, Scale, Source, Stats
 
 Softmax = Literal["deferred", "serial", "none"]
 """`deferred`: divide what leaves the product with the values by the sum; `serial`: divide the
 probabilities before it; `none`: do not divide."""
 
-Finish = Callable[[int, int, tuple[int, int], int, dict[str, int]], None]
-"""Drains a part of a head's result: row group, head, its features (first, count), bank, and the
-fields that scale it."""
+Finish = Callable[[Rows, Rows, Rows, int, dict[str, int]], None]
+"""Drains a part of a result: queries, heads, the features of a head, the bank, and the fields that
+scale it.  Several heads, of a single query then, are the rows of the bank."""
+
+_EXP_LEAST = 32
+"""Cycles of an EXP that are worth an instruction of their own, and one for the values."""
+_CERTAIN = 64
+"""Cycles to which estimates of what an order costs may be taken for the same."""
+_SERIAL_RESULTS = 3
+"""Results whose scores hide the division of one by its sum."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Scores of one head: a group of queries, a group of keys."""
+    """Scores of a head, or of those that share a key head: some queries, some keys."""
 
     order: int
-    """Number of the head, counted through all groups."""
+    """Number of its result, counted through all groups."""
     group: int
     head: int
-    keys: tuple[int, int]
+    """The first one."""
+    rows: Rows
+    keys: Rows
     first: bool
     last: bool
+    begins: bool
+    """It is the first of its head in its group."""
 
 
 class Attention:
@@ -54,6 +69,7 @@ class Attention:
     keys : keys in each tile; `length`, or less where the tiles split them.
     split : whether each tile has a slice of the keys and all heads, not a slice of the heads.
     finish : drains a head's result.
+    alone : nothing else is done between the products, so that their order is worth a search.
     """
 
     def __init__(
@@ -74,9 +90,10 @@ class Attention:
         causal: bool,
         softmax: Softmax,
         finish: Finish,
+        alone: bool = False,
     ) -> None:
         c = builder.config
-        self.b = builder
+        self.b, self.alone = builder, alone
         self.q, self.k, self.v = q, k, v
         self.sharing, self.head_dim = sharing, head_dim
         self.groups, self.position = groups, position
@@ -84,101 +101,160 @@ class Attention:
         self.split, self.softmax, self.finish = split, softmax, finish
         self.keys = keys
         self.blocks = ceil_div(head_dim, c.block)
-        self.step = max(c.block, c.columns)
-        """Keys in an EXP: whole blocks and whole array widths."""
-        width = c.acc_width // self.step * self.step
         self.heads = heads
-        self.units = [
-            unit
-            for group in range(len(groups))
-            for head in range(heads)
-            for unit in self._units(group, head, width)
-        ]
-        # The division by the sum is a long way through three engines: it is hidden behind the
-        # scores of three more heads.  Without it, those of one more unit do.
-        serial = softmax == "serial"
-        self.lead = 3 * max(Counter(unit.order for unit in self.units).values()) if serial else 1
-        """Units whose scores come before the first product with the values."""
-        count = min(3, (c.acc_banks + 1) // 2)
-        self.score_banks = Banks(range(count))
-        self.other_banks = Banks(range(count, c.acc_banks))
+        self.single = all(count == 1 for _, count in groups)
+        """Single queries: the heads that share a key head are rows, and nothing else is masked
+        than what comes behind; the values wait for all keys."""
+        self.stacked = 1
+        if self.single:
+            self.stacked = max(n for n in range(1, c.rows_max + 1) if sharing % n == 0)
+        self._pace = pace = Pace(c, head_dim)
+        self.score_banks = Banks(range(pace.score_banks))
+        self.other_banks = Banks(range(pace.score_banks, c.acc_banks))
         self.parts = list(pieces(head_dim, c.acc_width))
         """A head's features, a bank each."""
-        if len(self.parts) > c.acc_banks - count:
-            raise CapacityError(
-                f"a head of {head_dim} features needs {len(self.parts)} accumulator banks of "
-                f"acc_width={c.acc_width} beside {count} for scores; there are "
-                f"acc_banks={c.acc_banks}"
-            )
-        rows = max(count for _, count in groups)
+        self.units = self._all_units(descending=False)
+        rows = max(self._height(unit) for unit in self.units)
+        chunks = c.block // min(c.columns, c.block) * (pace.step // c.block)
+        self.step = pace.step * ceil_div(_EXP_LEAST, rows * chunks)
+        """Keys in an EXP."""
+        self._due = self._leads()
+        """By unit, after which unit's scores its product with the values comes."""
+        if alone or self.single:
+            serial, reverse = softmax == "serial", self._all_units(descending=True)
+            idle, self._due = order(pace, self._work(self.units), serial=serial)
+            if reverse != self.units:
+                other, due = order(pace, self._work(reverse), serial=serial)
+                if other < idle - _CERTAIN:
+                    self._due, self.units = due, reverse
+        self._places = [
+            unit.order if self.single else number for number, unit in enumerate(self.units)
+        ]
+        """By unit, which probabilities it has: its own, or with single queries, of all keys."""
+        ahead = max(self._places[due] - at for at, due in zip(self._places, self._due, strict=True))
+        most = keys if self.single else min(pace.width, keys)
         self._p = [
-            builder.streamed(rows, ceil_div(min(width, keys), c.block))
-            for _ in range(min(self.lead + 2, len(self.units)))
+            builder.streamed(rows, ceil_div(most, c.block))
+            for _ in range(min(ahead + 2, self._places[-1] + 1))
         ]
         slots = max(1, min(4, (c.stat_depth - builder.stats_used) // rows))
         self._stats = [builder.stat_rows(rows) for _ in range(slots)]
         self._scales = [builder.scale_rows(rows) for _ in range(slots)]
         self._banks: list[int] = []
 
-    def _units(self, group: int, head: int, width: int) -> list[Unit]:
-        first, count = self.groups[group]
-        seen = self.length
-        if self.causal:
-            seen = min(seen, self.position + first + count)
-        parts = list(pieces(min(self.keys, seen), width))
+    def _all_units(self, *, descending: bool) -> list[Unit]:
+        """The units, in the order of their scores; those of a head by how many keys there are."""
+        units: list[Unit] = []
+        for group in range(len(self.groups)):
+            for head in range(0, self.heads, self.stacked):
+                self._add_units(units, group, head, descending)
+        return units
+
+    def _add_units(self, units: list[Unit], group: int, head: int, descending: bool) -> None:
+        """Add the units of a head and a group."""
+        rows = [self.groups[group]]
+        if self.causal and not self.single:
+            rows = causal_rows(self._pace, rows[0], position=self.position, keys=self.keys)
+        for number, some in enumerate(rows[::-1] if descending else rows):
+            result = units[-1].order + 1 if units else 0
+            parts = list(pieces(min(self.keys, self._seen(some)), self._pace.width))
+            units += [
+                Unit(
+                    order=result,
+                    group=group,
+                    head=head,
+                    rows=some,
+                    keys=part,
+                    first=index == 0,
+                    last=index + 1 == len(parts),
+                    begins=number == index == 0,
+                )
+                for index, part in enumerate(parts)
+            ]
+
+    def _seen(self, rows: Rows) -> int:
+        """Keys that the last one of some queries sees."""
+        return min(self.length, self.position + sum(rows)) if self.causal else self.length
+
+    def _height(self, unit: Unit) -> int:
+        """Rows of a unit's products."""
+        return self.stacked * unit.rows[1]
+
+    def _leads(self) -> list[int]:
+        """By unit, after which unit's scores its product with the values comes, without a search.
+
+        Behind those of one more unit; in the serial order behind those of three more heads, for
+        the division by the sum is a long way through three engines.
+        """
+        count, results = len(self.units), Counter(unit.order for unit in self.units)
+        lead = _SERIAL_RESULTS * max(results.values()) if self.softmax == "serial" else 1
+        return [min(count - 1, number + lead) for number in range(count)]
+
+    def _work(self, units: list[Unit]) -> list[Work]:
         return [
-            Unit(group * self.heads + head, group, head, part, index == 0, index + 1 == len(parts))
-            for index, part in enumerate(parts)
+            Work(
+                rows=self._height(unit),
+                keys=unit.keys[1],
+                pieces=tuple(count for _, count in pieces(unit.keys[1], self.step)),
+                first=unit.first,
+                last=unit.last,
+            )
+            for unit in units
         ]
 
-    def boundary(self, unit: int) -> int:
-        """The last unit from `unit` back that begins a head: hooks may run before it."""
-        while unit > 0 and not self.units[unit].first:
-            unit -= 1
-        return max(unit, 0)
+    def before(self, unit: int) -> int:
+        """The unit whose hooks are the last ones before the scores of `unit`; -1 if there is none.
+
+        Only units that begin a result have hooks, so that a hook may use all of `other_banks`.
+        """
+        number = bisect_left(self._due, unit) - 1
+        while number >= 0 and not self.units[number].first:
+            number -= 1
+        return number
 
     def run(self, hooks: Mapping[int, list[Callable[[], None]]]) -> None:
-        """Emit everything; the hooks of a unit run before its product with the values.
-
-        Only units that begin a head have hooks, so that a hook may use all of `other_banks`.
-        """
-        for step in range(len(self.units) + self.lead):
-            if step < len(self.units):
-                self._scores(step)
-            if step >= self.lead:
-                for hook in hooks.get(step - self.lead, ()):
+        """Emit everything; the hooks of a unit run before its product with the values."""
+        number = 0
+        for step in range(len(self.units)):
+            self._scores(step)
+            if self.alone and step + 1 == len(self.units):
+                self.other_banks.lend(self.score_banks, len(self.parts))
+            while number < len(self.units) and self._due[number] == step:
+                for hook in hooks.get(number, ()):
                     hook()
-                self._values(step - self.lead)
+                self._values(number)
+                number += 1
 
     def _probabilities(self, number: int) -> Matrix:
-        return self._p[number % len(self._p)]
+        return self._p[self._places[number] % len(self._p)]
+
+    def _queries(self, unit: Unit) -> tuple[Matrix, Rows]:
+        q = self.q.part(unit.head * self.blocks, self.blocks)
+        if not self.single:
+            return q, unit.rows
+        base, step = q.at(unit.rows[0]), self.blocks * q.block_step
+        return Matrix(base, self.stacked, q.blocks, step, q.block_step), (0, self.stacked)
 
     def _scores(self, number: int) -> None:
         """Scores, probabilities, and in the serial order their division by the sum."""
         c, unit = self.b.config, self.units[number]
-        rows = self.groups[unit.group]
         bank = self.score_banks.take()
-        self.b.product(
-            self.q.part(unit.head * self.blocks, self.blocks),
-            rows,
-            self.k.part(unit.head // self.sharing * self.blocks, self.blocks),
-            unit.keys,
-            bank,
-        )
-        p = self._probabilities(number)
+        keys = self.k.part(unit.head // self.sharing * self.blocks, self.blocks)
+        self.b.product(*self._queries(unit), keys, unit.keys, bank)
+        p, first = self._probabilities(number), unit.keys[0] if self.single else 0
         for start, count in pieces(unit.keys[1], self.step):
             self.b.emit(
                 Opcode.EXP,
-                rows=rows[1],
+                rows=self._height(unit),
                 cols=count,
                 bank=bank,
                 acc_tile=start // c.columns,
-                query_base=self.position + rows[0],
+                query_base=self.position + unit.rows[0],
                 key_base=unit.keys[0] + start,
                 key_tile=self.keys if self.split else 0,
-                length=self.length,
-                causal=int(self.causal),
-                p_base=p.at(0, start // c.block),
+                length=self._seen(unit.rows) if self.single else self.length,
+                causal=int(self.causal and not self.single),
+                p_base=p.at(0, (first + start) // c.block),
                 p_row=p.row_step,
                 p_block=p.block_step,
             )
@@ -188,22 +264,27 @@ class Attention:
     def _divide(self, number: int) -> None:
         """Divide the probabilities of a head, whose last unit this is, by their sum."""
         unit = self.units[number]
-        rows = self.groups[unit.group][1]
-        slot = self._slot(unit)
-        p = self._probabilities(number)
-        blocks = ceil_div(unit.keys[1], self.b.config.block)
-        self.b.scan(p.part(0, blocks), (0, rows), self._stats[slot], stat_first=int(unit.first))
-        if not unit.last:
-            return
-        self._reduce(unit)
+        rows, slot = self._height(unit), self._slot(unit)
         first = number
         while not self.units[first].first:
             first -= 1
-        for member in range(first, number + 1):
+        if self.single:
+            if not unit.last:
+                return
+            parts = [(number, sum(unit.keys))]
+        else:
+            parts = [(other, self.units[other].keys[1]) for other in range(first, number + 1)]
+        last, keys = parts[-1]
+        p = self._probabilities(last).part(0, ceil_div(keys, self.b.config.block))
+        self.b.scan(p, (0, rows), self._stats[slot], stat_first=int(len(parts) == 1))
+        if not unit.last:
+            return
+        self._reduce(unit)
+        for member, keys in parts:
             p = self._probabilities(member)
             self.b.vector(
                 rows,
-                self.units[member].keys[1],
+                keys,
                 Source.BLOCKS,
                 a=Operand.ROW_SCALE,
                 scale_base=self._scales[slot],
@@ -220,7 +301,7 @@ class Attention:
         slot = self._slot(unit)
         self.b.reduce(
             Scale.SOFTMAX,
-            self.groups[unit.group][1],
+            self._height(unit),
             self._stats[slot],
             self._scales[slot],
             tree=self.split,
@@ -231,24 +312,32 @@ class Attention:
     def _values(self, number: int) -> None:
         """The product with the values, a key block at a time; at the end drain it."""
         c, unit = self.b.config, self.units[number]
-        rows = (0, self.groups[unit.group][1])
+        rows = (0, self._height(unit))
         slot = self._slot(unit)
         p = self._probabilities(number)
-        if unit.first:
+        parts = [
+            (start, count, unit.keys[0] + start) for start, count in pieces(unit.keys[1], self.step)
+        ]
+        begins = unit.first
+        if self.single:
+            if not unit.last:
+                return
+            parts, begins = [(0, sum(unit.keys), 0)], True
+        if begins:
             self._banks = [self.other_banks.take() for _ in self.parts]
         deferred = self.softmax == "deferred"
-        for start, count in pieces(unit.keys[1], self.step):
-            begins = unit.first and start == 0
+        for start, count, key in parts:
+            fresh = begins and start == 0
             blocks = ceil_div(count, c.block)
-            keys = self.v.part((unit.keys[0] + start) // c.block, blocks)
+            keys = self.v.part(key // c.block, blocks)
             head = unit.head // self.sharing * self.head_dim
             for (first, features), bank in zip(self.parts, self._banks, strict=True):
-                fields = {"accumulate": int(not begins)}
+                fields = {"accumulate": int(not fresh)}
                 if deferred and first == 0:
                     fields |= {
                         "stats": Stats.A,
                         "stat_base": self._stats[slot],
-                        "stat_first": int(begins),
+                        "stat_first": int(fresh),
                     }
                 probabilities = p.part(start // c.block, blocks)
                 self.b.product(probabilities, rows, keys, (head + first, features), bank, **fields)
@@ -257,5 +346,6 @@ class Attention:
             if deferred:
                 self._reduce(unit)
                 scale |= {"a": Operand.ROW_SCALE, "scale_base": self._scales[slot]}
+            heads = unit.head, self.stacked
             for part, bank in zip(self.parts, self._banks, strict=True):
-                self.finish(unit.group, unit.head, part, bank, scale)
+                self.finish(unit.rows, heads, part, bank, scale)

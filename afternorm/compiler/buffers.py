@@ -179,6 +179,10 @@ class Spread:
 
     def tiles(self, array: Floats, axis: int) -> Floats:
         """``[tile, ...]``: every tile's part of `array` along `axis`, padded with zeros."""
+        if hollow(array):
+            sizes = list(array.shape)
+            sizes[axis] = self.width
+            return np.broadcast_to(0.0, (len(self.index), *sizes))
         taken = np.take(array, np.maximum(self.index, 0), axis=axis)
         shape = [1] * taken.ndim
         shape[axis], shape[axis + 1] = self.index.shape
@@ -186,6 +190,10 @@ class Spread:
 
     def flat(self, array: Floats, axis: int) -> Floats:
         """`array` with the tiles' parts side by side along `axis`, padded with zeros."""
+        if hollow(array):
+            sizes = list(array.shape)
+            sizes[axis] = self.index.size
+            return np.broadcast_to(0.0, sizes)
         index = self.index.ravel()
         taken = np.take(array, np.maximum(index, 0), axis=axis)
         shape = [1] * taken.ndim
@@ -198,6 +206,16 @@ class Spread:
         for part, index in zip(parts, self.index, strict=True):
             result[:, index[index >= 0]] = part[:, : len(index)][:, index >= 0]
         return result
+
+
+def hollow(array: Floats) -> bool:
+    """Whether an array is zeros that take no memory, as where only the program matters."""
+    return bool(array.size) and not any(array.strides) and not array.flat[0]
+
+
+def scaled(array: Floats, factor: Floats | float) -> Floats:
+    """``array * factor``; what is `hollow` stays so."""
+    return array if hollow(array) else array * factor
 
 
 def slices(total: int, tiles: int, block: int) -> Spread:

@@ -5,6 +5,7 @@ What streams as A and what is loaded as B lie at different ends of the scratchpa
 reads of a product meet different banks as long as each side fills less than half.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,16 +21,23 @@ from afternorm.compiler.buffers import (
     Table,
     Weights,
     ceil_div,
+    hollow,
     pieces,
     round_up,
 )
 from afternorm.compiler.planner import UNITS, Buffers, Operation, fixed_plan, translate
 from afternorm.config import Config
 from afternorm.errors import CapacityError
-from afternorm.isa import Opcode, Operand, Scale, Source, Stats
+from afternorm.isa import BODIES, Opcode, Operand, Scale, Source, Stats
 from afternorm.job import Assemble, Image, Job, Memories
 from golden.mx import Blocks, dequantize, quantize
 from golden.number import Format
+
+_BLOCKS = (1 << dict(BODIES[Opcode.MATMUL])["blocks"]) - 1
+"""The most blocks along K of one product."""
+_JOINED = 1024
+"""Blocks of a tile from which on an instruction to load them counts for nothing, while what waits
+for a larger piece would wait longer."""
 
 
 class Builder:
@@ -132,25 +140,33 @@ class Builder:
     def load_table(self, table: Table, values: Floats) -> None:
         """Initial values ``[tile, row, lane]`` of a table (or ``[row, lane]`` for all tiles)."""
         buffer, lanes = self.buffer(table), self.config.lanes
+        if hollow(values):
+            buffer.contents = np.broadcast_to(0.0, (*values.shape[:-2], buffer.size, lanes))
+            return
         contents = np.zeros((*values.shape[:-2], buffer.size, lanes))
         numbers = self.fmt.round(values).reshape(*values.shape[:-2], -1, lanes)
         contents[..., : numbers.shape[-2], :] = numbers
         buffer.contents = contents
 
-    def weights(self, values: Floats, columns: Sequence[tuple[int, int]] = ()) -> Weights:
+    def weights(
+        self, values: Floats, columns: Sequence[tuple[int, int]] = (), *, joined: bool = True
+    ) -> Weights:
         """A matrix of constants ``[tile, row, element]``.
 
         If weights are loaded piece by piece, `columns` are the pieces that its products take at
-        once: (first, count) each; what is larger than a piece is cut along the blocks.
+        once: (first, count) each; what is larger than a piece is cut along the blocks.  Small
+        neighbours are `joined`, which saves instructions, but the first product waits for all.
         """
         c, rows = self.config, values.shape[-2]
         blocks = values.shape[-1] // c.block
         if self.piece is None or not columns:
             columns = [(0, rows)]
-        columns = _joined(columns, blocks, self.piece or 0)
+        if joined:
+            columns = _joined(columns, blocks, min(_JOINED, self.piece or 0))
         parts = []
         for first, count in columns:
             depth = blocks if self.piece is None else max(1, self.piece // count)
+            depth = min(depth, _BLOCKS)
             some = values[..., first : first + count, :]
             piece = []
             for start, length in pieces(blocks, ceil_div(blocks, ceil_div(blocks, depth))):
@@ -375,7 +391,8 @@ class Builder:
 
     def _image(self) -> tuple[Image, dict[Memory, Indices]]:
         """The memories before the start, and the words of them that matter."""
-        image = Image.empty(self.config)
+        contents = [b.contents for b in self.buffers if b.contents is not None]
+        image = Image.empty(self.config, hollow=bool(contents) and all(map(hollow, contents)))
         loaded: dict[Memory, list[Indices]] = {m: [] for m in UNITS}
         for buffer in self.buffers:
             if buffer.contents is None:
@@ -383,6 +400,8 @@ class Builder:
             assert buffer.base is not None
             at = grid(buffer.base, (buffer.size, 1))
             loaded[buffer.memory].append(at)
+            if hollow(buffer.contents):
+                continue
             if buffer.memory == Memory.VECTOR:
                 image.vector[:, at] = buffer.contents
             else:
@@ -416,11 +435,14 @@ class Banks:
     """Hands out accumulator banks in turn."""
 
     def __init__(self, banks: Sequence[int]) -> None:
-        self._banks = list(banks)
-        self._next = 0
+        self._banks = deque(banks)
 
     def take(self) -> int:
         """The bank that was taken longest ago."""
-        bank = self._banks[self._next % len(self._banks)]
-        self._next += 1
-        return bank
+        self._banks.rotate(-1)
+        return self._banks[-1]
+
+    def lend(self, others: "Banks", behind: int) -> None:
+        """Hand out the banks of `others`, too, behind the next so many of these."""
+        for number in range(len(others._banks)):
+            self._banks.insert(behind + number, others.take())

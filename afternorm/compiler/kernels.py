@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from afternorm.compiler.attention import Attention
+from afternorm.compiler.attention_order import Pace
 from afternorm.compiler.buffers import (
     Floats,
     ceil_div,
@@ -65,9 +66,11 @@ def compile_norm_linear(
     M: int,
     *,
     schedule: Schedule = "deferred",
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Job:
     """A linear layer ``[N, K]`` of M normalized rows; the tiles split N, and K's statistics.
+
+    Without a seed, rows and weights are zeros that take no memory, where only the program matters.
 
     Raises
     ------
@@ -81,23 +84,20 @@ class _NormLinear:
     """Compiles a normalization and the linear layer after it."""
 
     def __init__(
-        self, config: Config, kind: str, K: int, N: int, M: int, schedule: Schedule, seed: int
+        self,
+        config: Config,
+        kind: str,
+        K: int,
+        N: int,
+        M: int,
+        schedule: Schedule,
+        seed: int | None,
     ) -> None:
         self.config, self.schedule = config, schedule
         self.K, self.N, self.M = K, N, M
         self.b = b = Builder(config)
         self.centred = kind == "layer"
-        rng = np.random.default_rng([seed, K, N, M, self.centred])
-        x = rng.normal(size=(M, K)) * np.exp2(rng.uniform(-2.0, 2.0, (M, 1)))
-        gamma, beta = rng.lognormal(0.0, 0.3, K), rng.normal(0.0, 0.1, K)
-        weights, bias = rng.normal(0.0, K**-0.5, (N, K)), rng.normal(0.0, 0.1, N)
-        folded = weights * gamma
-        if self.centred:
-            self.reference = layer_norm(x, gamma, beta, _EPS) @ weights.T + bias
-            if schedule in ("deferred", "none"):
-                folded = folded - folded.mean(axis=1, keepdims=True)
-        else:
-            self.reference = rms_norm(x, gamma, _EPS) @ weights.T
+        x, folded, bias = self._operands(seed)
         c = config
         self.features = slices(K, c.tiles, c.block)
         self.columns = slices(N, c.tiles, c.block)
@@ -112,13 +112,36 @@ class _NormLinear:
             b.load_blocks(self.x.full, self.features.flat(x, 1))
         self.weights = b.weights(self.columns.tiles(self.features.flat(folded, 1), 0))
         if self.centred:
-            self.bias = b.vectors(self.columns.tiles(bias + weights @ beta, 0))
+            self.bias = b.vectors(self.columns.tiles(bias, 0))
         self.result = b.streamed(M, self.columns.width // c.block)
         self.scales = b.scale_rows(M)
         self.groups = row_groups(c, M)
         rows = min(M, c.rows_max)
         slots = max(1, min(4, c.stat_depth // rows))
         self.stats = Banks([b.stat_rows(rows) for _ in range(slots)])
+
+    def _operands(self, seed: int | None) -> tuple[Floats, Floats, Floats]:
+        """Rows, weights as they are multiplied, and bias; the reference in float64."""
+        K, N, M, centred = self.K, self.N, self.M, self.centred
+        if seed is None:
+            self.reference = np.broadcast_to(0.0, (M, N))
+            return (
+                np.broadcast_to(0.0, (M, K)),
+                np.broadcast_to(0.0, (N, K)),
+                np.broadcast_to(0.0, N),
+            )
+        rng = np.random.default_rng([seed, K, N, M, centred])
+        x = rng.normal(size=(M, K)) * np.exp2(rng.uniform(-2.0, 2.0, (M, 1)))
+        gamma, beta = rng.lognormal(0.0, 0.3, K), rng.normal(0.0, 0.1, K)
+        weights, bias = rng.normal(0.0, K**-0.5, (N, K)), rng.normal(0.0, 0.1, N)
+        folded = weights * gamma
+        if centred:
+            self.reference = layer_norm(x, gamma, beta, _EPS) @ weights.T + bias
+            if self.schedule in ("deferred", "none"):
+                folded = folded - folded.mean(axis=1, keepdims=True)
+        else:
+            self.reference = rms_norm(x, gamma, _EPS) @ weights.T
+        return x, folded, bias + weights @ beta
 
     def compile(self) -> Job:
         """Emit the program."""
@@ -233,11 +256,17 @@ def compile_attention(
     values = b.stationary(per_tile * head_dim, ceil_div(keys, c.block))
     b.load_blocks(values, _pad(transposed, round_up(keys, c.block)))
     result = b.streamed(S, per_tile * blocks)
-    groups = row_groups(c, S)
+    # Two groups, unless they would be so few rows that the array waits for banks.
+    pace = Pace(c, head_dim)
+    groups = min(
+        (row_groups(c, S, least) for least in (1 if causal else 2, 1)),
+        key=lambda some: sum(pace.cost(rows, S) for _, rows in some),
+    )
 
-    def finish(group: int, head: int, part: Rows, bank: int, scale: dict[str, int]) -> None:
-        fields = b.to_blocks(result, groups[group][0], head * blocks + part[0] // c.block)
-        b.vector(groups[group][1], part[1], Source.ACC, bank=bank, **scale, **fields)
+    def finish(rows: Rows, some: Rows, part: Rows, bank: int, scale: dict[str, int]) -> None:
+        assert some[1] == 1, "heads share no keys here"
+        fields = b.to_blocks(result, rows[0], some[0] * blocks + part[0] // c.block)
+        b.vector(rows[1], part[1], Source.ACC, bank=bank, **scale, **fields)
 
     core = Attention(
         b,
@@ -254,6 +283,7 @@ def compile_attention(
         causal=causal,
         softmax="serial" if schedule == "interleaved" else schedule,
         finish=finish,
+        alone=True,
     )
     core.run({})
     b.outputs["output"] = lambda m: apart.gather(b.read_blocks(m, result)[:spreads])

@@ -24,6 +24,7 @@ A BERT layer takes and returns the un-normalized sums before its LayerNorms (see
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,11 +56,21 @@ Rows = tuple[int, int]
 """First row and number of rows."""
 
 
-def row_groups(config: Config, tokens: int) -> list[Rows]:
-    """Rows in groups of (first, count): two at least, where each fills the array's pipeline."""
-    smallest = max(config.block, config.columns)
-    size = min(config.rows_max, max(smallest, round_up(ceil_div(tokens, 2), config.block)))
-    return list(pieces(tokens, size))
+def row_groups(config: Config, tokens: int, least: int = 2) -> list[Rows]:
+    """Rows in groups of (first, count), of whole blocks but for the last one.
+
+    There are `least` groups at least, where each fills the array's pipeline, and they are as even
+    as blocks allow.
+    """
+    unit = min(config.block, config.rows_max)
+    most = config.rows_max // unit * unit
+    count = max(1, ceil_div(tokens, most), min(least, tokens // max(config.block, config.columns)))
+    cuts = []
+    for add in (count * unit - 1, 0):  # up or down: the last group has the remainder
+        ends = [(tokens * n + add) // (count * unit) * unit for n in range(1, count)]
+        cuts.append([(start, end - start) for start, end in pairwise([0, *ends, tokens])])
+    fit = [groups for groups in cuts if all(rows <= config.rows_max for _, rows in groups)]
+    return max(fit, key=lambda groups: min(rows for _, rows in groups))
 
 
 def compile_layer(
@@ -216,6 +227,12 @@ class LayerProgram:
         self.tail_x = x.full if tail_x is None else tail_x
         self.keep = keep
         self._banks = Banks(range(c.acc_banks))
+        # Where a bank takes several heads, that is fewer instructions.
+        self._at_once = (
+            step.tokens == 1
+            and weights.head_dim == weights.head_lanes
+            and 2 * weights.head_dim <= c.acc_width
+        )
 
         b, w, tokens = self.b, self.w, self.tokens
         self.sum_blocks = b.shared(tokens, w.model_blocks)
@@ -302,22 +319,22 @@ class LayerProgram:
             if unit < 0:
                 hook()
             else:
-                hooks.setdefault(attention.boundary(unit), []).append(hook)
+                hooks.setdefault(unit, []).append(hook)
 
         groups: list[list[int]] = [[] for _ in self.groups]
         for number, unit in enumerate(units):
-            if unit.first:
-                groups[unit.group].append(number)
+            if unit.begins:
+                groups[unit.group] += [number] * attention.stacked
         for group, heads in enumerate(groups):
             for head, number in enumerate(heads):
                 # Two units before the scores, so that they have left the accumulators by then.
-                due = number - attention.lead - 2
+                due = -1 if self._at_once else attention.before(number - 1)
                 begins = head % self.w.sharing == 0
-                if begins and not attention.causal and group == 0:
+                if begins and not attention.causal and group == 0 and not self._at_once:
                     # Keys of all rows are needed at once.
                     for part, _ in enumerate(self.groups):
                         at(
-                            due - 1,
+                            attention.before(number - 2),
                             partial(self._project_heads, part, None, head // self.w.sharing),
                         )
                 key = head // self.w.sharing if begins and attention.causal else None
@@ -325,7 +342,10 @@ class LayerProgram:
                 rows = self.groups[group] if attention.causal else (0, self.step.length)
                 if head == 0 and self.step.tail:
                     at(due, partial(self._values, (0, self.step.tail + 1)))
-                at(due, partial(self._project_heads, group, head, key))
+                if not self._at_once:
+                    at(due, partial(self._project_heads, group, head, key))
+                elif head == 0:
+                    self._project_all_heads()
                 if head == 0 and not self.step.tail and (attention.causal or group == 0):
                     at(due, partial(self._values, rows))
         for group, heads in enumerate(groups):
@@ -488,6 +508,41 @@ class LayerProgram:
                     **b.to_blocks(to, rows[0], head * w.head_blocks + part[0] // c.block),
                 )
 
+    def _project_all_heads(self) -> None:
+        """A single token's queries and keys: many heads a product, then the heads as rows."""
+        b, c, w, token = self.b, self.config, self.w, (0, 1)
+        lanes = w.head_lanes // c.lanes
+        for weights, heads, to, bias in (
+            (w.wk, w.kv_heads, self.k.below(self.step.position), w.bk if w.centred else None),
+            (w.wq, w.heads, self.q, w.bq if w.centred else None),
+        ):
+            table = b.table(1, heads * lanes)
+            for piece, length in weights.columns:
+                for first, count in pieces(length, c.acc_width):
+                    columns, word, bank = (
+                        (piece + first, count),
+                        (piece + first) // c.lanes,
+                        self._bank(),
+                    )
+                    watched = self.scaled and not self.step.tail
+                    watched = watched and weights is w.wk and columns[0] == 0
+                    slot, tapped = 0, dict[str, int]()
+                    if watched:
+                        slot, tapped = self._tap(weights, columns, self.x.full, token)
+                    b.product(self.x.full, token, weights, columns, bank, **tapped)
+                    if watched:
+                        self._reduce(token, slot, self._in_scales)
+                    fields = self._row_scale(self._in_scales, token)
+                    if bias is not None:
+                        fields |= b.add_vector(bias, word)
+                    b.vector(
+                        1, count, Source.ACC, bank=bank, **fields, **b.to_table(table, 0, word)
+                    )
+            fields = b.to_blocks(to, 0) | {"m_row": w.head_blocks * to.block_step}
+            if self.rotation is not None:
+                fields |= self._position(token, 0, (0, w.head_dim), None) | {"p_row": 0, "q_row": 0}
+            b.vector(heads, w.head_dim, Source.VECTOR, x_base=table.at(0), x_row=lanes, **fields)
+
     def _position(self, rows: Rows, head: int, part: Rows, bias: Table | None) -> dict[str, int]:
         """Fields of a pass that rotates a part of a head, or adds its bias."""
         word = part[0] // self.config.lanes
@@ -539,19 +594,23 @@ class LayerProgram:
                 )
 
     def _finish_head(
-        self, group: int, head: int, part: Rows, bank: int, scale: dict[str, int]
+        self, rows: Rows, heads: Rows, part: Rows, bank: int, scale: dict[str, int]
     ) -> None:
-        """Drain a head's attention; after the last one, make blocks of all and gather them."""
-        b, c, w, rows = self.b, self.config, self.w, self.groups[group]
-        fields = (
-            b.to_table(self.mixed_table, rows[0], (head * w.head_lanes + part[0]) // c.lanes)
-            if w.packed
-            else b.to_blocks(
-                self.mixed_blocks.local, rows[0], head * w.head_blocks + part[0] // c.block
-            )
-        )
-        b.vector(rows[1], part[1], Source.ACC, bank=bank, **scale, **fields)
-        if head + 1 < w.heads or part != w.head_parts[-1]:
+        """Drain heads' attention; after the last one, make blocks of all and gather them."""
+        b, c, w = self.b, self.config, self.w
+        head, count = heads
+        if w.packed:
+            word = (head * w.head_lanes + part[0]) // c.lanes
+            fields = b.to_table(self.mixed_table, rows[0], word)
+            step = {"y_row": w.head_lanes // c.lanes}
+        else:
+            mixed, block = self.mixed_blocks.local, head * w.head_blocks + part[0] // c.block
+            fields = b.to_blocks(mixed, rows[0], block)
+            step = {"m_row": w.head_blocks * mixed.block_step}
+        if count > 1:  # of a single token
+            fields |= step
+        b.vector(count * rows[1], part[1], Source.ACC, bank=bank, **scale, **fields)
+        if head + count < w.heads or part != w.head_parts[-1]:
             return
         if self.w.packed:
             b.vector(

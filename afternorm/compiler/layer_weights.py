@@ -18,8 +18,10 @@ from afternorm.compiler.buffers import (
     Weights,
     ceil_div,
     grouped,
+    hollow,
     pieces,
     round_up,
+    scaled,
     slices,
 )
 from afternorm.compiler.builder import Builder
@@ -123,7 +125,7 @@ class LayerWeights:
         )
         queries = [self.columns(head, part) for head in range(self.heads) for part in parts]
         keys = [self.columns(head, part) for head in range(self.kv_heads) for part in parts]
-        self.wq = self._weights(first["wq"] * to_log2, heads, self.model, queries)
+        self.wq = self._weights(scaled(first["wq"], to_log2), heads, self.model, queries)
         self.wk = self._weights(first["wk"], kv, self.model, keys)
         values = list(pieces(self.kv_heads * each, c.rows_max))
         self.wv = self._weights(first["wv"], kv, self.model, values)
@@ -167,11 +169,11 @@ class LayerWeights:
         """Weights after a normalization, with what can be folded; and their biases."""
         w, folded, biases = self.layer.weights, {}, {}
         for name in names:
-            folded[name] = w[name] * w[f"{norm}.gamma"]
+            folded[name] = scaled(w[name], w[f"{norm}.gamma"])
             if self.centred:
                 bias = {"wq": "bq", "wk": "bk", "wv": "bv", "w_up": "b_up"}[name]
                 biases[name] = w[bias] + w[name] @ w[f"{norm}.beta"]
-                if self.folds_mean:
+                if self.folds_mean and not hollow(w[name]):
                     folded[name] = centre(folded[name])
         return folded, biases
 
@@ -196,10 +198,14 @@ class LayerWeights:
         for start, count in pieces(each, width):
             padded = round_up(count, c.lanes)
             self.gates.append((start, count, first, padded))
-            columns += [part[:, start : start + padded] for part in both]
-            first += 2 * padded
-        taken = [(begin, 2 * padded) for _, _, begin, padded in self.gates]
-        return self.b.weights(np.concatenate(columns, axis=1), taken)
+            columns += [both[0][:, start : start + padded], both[1][:, start : start + count]]
+            first += padded + count
+        taken = [(begin, padded + count) for _, count, begin, padded in self.gates]
+        if all(map(hollow, columns)):
+            interleaved = np.broadcast_to(0.0, (c.tiles, first, self.model.width * c.tiles))
+        else:
+            interleaved = np.concatenate(columns, axis=1)
+        return self.b.weights(interleaved, taken)
 
     @property
     def up_columns(self) -> list[tuple[int, int]]:

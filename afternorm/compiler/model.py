@@ -33,8 +33,10 @@ from afternorm.compiler.buffers import (
     Shared,
     Table,
     ceil_div,
+    hollow,
     pieces,
     round_up,
+    scaled,
     slices,
 )
 from afternorm.compiler.builder import Banks, Builder
@@ -114,6 +116,9 @@ class ModelCompiler:
     schedule : one of `SCHEDULES`.
     tokens : positions that caches have room for; encoders: the most tokens of a text.
     chunk : tokens that prefill takes at once, rounded up to whole blocks.
+    alike : all tiles do the whole work of one, on one copy of everything that DRAM sends to all at
+        once.  So nothing is padded to a tile's blocks, which pays where a few rows wait for
+        weights, and the model's width is not much more than a block a tile.
 
     Attributes
     ----------
@@ -136,6 +141,7 @@ class ModelCompiler:
         *,
         tokens: int,
         chunk: int = 1,
+        alike: bool = False,
     ) -> None:
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
@@ -146,6 +152,9 @@ class ModelCompiler:
                 f"the context of {model.name} has room for {model.context} tokens, not {tokens}"
             )
         self.config, self.model, self.schedule = config, model, schedule
+        self.alike = alike
+        self.layout = config.with_(tiles=1) if alike else config
+        """The accelerator that the programs are made for."""
         self.decodes = model.classifier is not None
         self.tokens = tokens
         self.chunk = min(
@@ -157,7 +166,7 @@ class ModelCompiler:
                 f"not {config.rows_max}"
             )
         self.first_norm = normalizes_first(schedule)
-        self.b = Builder(config, piece=max(1, config.scratchpad_depth // _PIECES))
+        self.b = Builder(self.layout, piece=max(1, config.scratchpad_depth // _PIECES))
         self.layers = [LayerWeights(self.b, layer, schedule) for layer in model.layers]
         self.last = _LastNorm(self)
         self._caches = self._make_caches() if self.decodes else []
@@ -169,16 +178,16 @@ class ModelCompiler:
         self._homes()
         w = self.layers[0]
         self._input = self._region(
-            "input", config.tiles * self._slot_bytes(max(self.chunk, tokens) * w.model_words)
+            "input", self.layout.tiles * self._slot_bytes(max(self.chunk, tokens) * w.model_words)
         )
-        self._output = self._region("output", config.tiles * self._slot_bytes(self.last.words))
+        self._output = self._region("output", self.layout.tiles * self._slot_bytes(self.last.words))
         self._stay()
         self.regions.sort(key=lambda region: region.address)
 
     # What stays
 
     def _make_caches(self) -> list[_Cache]:
-        b, c = self.b, self.config
+        b, c = self.b, self.layout
         return [
             _Cache(
                 k=b.cache(self.tokens, w.kv_heads * w.head_blocks),
@@ -233,7 +242,7 @@ class ModelCompiler:
 
     def _homes(self) -> None:
         """Places in DRAM for constants and caches."""
-        c, start = self.config, self._end
+        c, start = self.layout, self._end
         for buffer in self._persistent:
             shared = buffer.contents is not None and buffer.contents.ndim == 2
             tiles = 1 if shared else c.tiles
@@ -307,7 +316,7 @@ class ModelCompiler:
         step = self._slot_bytes(words)
         return [
             (self._output + tile * step, words * float_word_bytes(self.config))
-            for tile in range(self.config.tiles)
+            for tile in range(self.layout.tiles)
         ]
 
     def output(self, program: ModelProgram, parts: list[bytes]) -> Floats:
@@ -315,7 +324,7 @@ class ModelCompiler:
         slot = f"<u{float_slot(self.config) // 8}"
         bits = np.stack([np.frombuffer(part, slot) for part in parts]).astype(np.uint64)
         rows = self._output_rows(program.rows)
-        values = self.b.fmt.decode(bits).reshape(self.config.tiles, rows, -1)
+        values = self.b.fmt.decode(bits).reshape(self.layout.tiles, rows, -1)
         return self.last.spread.gather(values)
 
     def _output_rows(self, rows: int) -> int:
@@ -377,7 +386,10 @@ class ModelCompiler:
     def _program(self, plan: Plan, rows: int, ideal: int, macs: int) -> ModelProgram:
         assembler = Assembler(self.config)
         for operation in plan.operations:
-            assembler.emit(operation.opcode, **operation.fields)
+            fields = operation.fields
+            if self.alike and operation.opcode in (Opcode.LOAD, Opcode.STORE):
+                fields = fields | {"shared": 1}
+            assembler.emit(operation.opcode, **fields)
         instructions = assembler.finish()
         if len(instructions) * INSTRUCTION_BYTES > DATA:
             raise CapacityError(
@@ -396,7 +408,7 @@ class ModelCompiler:
         self, position: int, rows: int, length: int | None = None
     ) -> tuple[Plan, int, int, int]:
         """A step's operations with their places; its rows, ideal cycles and multiplications."""
-        b, c = self.b, self.config
+        b, c = self.b, self.layout
         b.rewind()
         step = Step(
             tokens=rows,
@@ -407,7 +419,8 @@ class ModelCompiler:
         )
         first = self.layers[0]
         table = b.table(rows, first.model_words)
-        self._move(Opcode.LOAD, table, self._input, rows * first.model_words)
+        size = rows * first.model_words
+        self._move(Opcode.LOAD, table, self._input, (0, size), size)
         rotation = self._load_rotation(step)
         cache = self._open(0, step)
         blocks, x = self._operands(0, step, cache)
@@ -450,20 +463,21 @@ class ModelCompiler:
         b.check()
         return streamed_plan(c, b.buffers, b.operations), rows, b.ideal, macs
 
-    def _move(self, opcode: Opcode, table: Table, address: int, count: int) -> None:
-        """Floats to or from a region of DRAM, each tile its part."""
+    def _move(self, opcode: Opcode, table: Table, address: int, words: Rows, whole: int) -> None:
+        """Some of the `whole` floats of a region of DRAM to or from it, each tile its part."""
+        first, count = words
         self.b.emit(
             opcode,
             target=Target.FLOATS,
             count=count,
-            base=table.base,
-            dram=address,
-            dram_tile=self._slot_bytes(count),
+            base=table.base + first,
+            dram=address + first * float_word_bytes(self.config),
+            dram_tile=self._slot_bytes(whole),
         )
 
-    def store_output(self, table: Table, words: int) -> None:
-        """Emit the STORE of a program's output."""
-        self._move(Opcode.STORE, table, self._output, words)
+    def store_output(self, table: Table, words: Rows, whole: int) -> None:
+        """Emit the STORE of some words, (first, count), of a program's `whole` output."""
+        self._move(Opcode.STORE, table, self._output, words, whole)
 
     def _load_rotation(self, step: Step) -> tuple[Table, Table] | None:
         """Cosines and sines of a step's positions."""
@@ -491,7 +505,7 @@ class ModelCompiler:
             blocks = b.shared(step.tokens, w.model_blocks)
             return blocks, b.shared(step.tokens, w.model_blocks) if self.first_norm else blocks
         kept = cache.x.below(step.position % self.chunk)
-        alone = self.config.tiles == 1
+        alone = self.layout.tiles == 1
         x = Shared(kept if alone else b.streamed(step.tokens, w.model_blocks), kept)
         return (b.shared(step.tokens, w.model_blocks) if self.first_norm else x), x
 
@@ -500,7 +514,7 @@ class ModelCompiler:
         b = self.b
         b.vector(
             rows[1],
-            ceil_div(self.model.dim, self.config.tiles),
+            ceil_div(self.model.dim, self.layout.tiles),
             Source.VECTOR,
             x_base=table.at(rows[0]),
             x_row=table.row,
@@ -576,7 +590,7 @@ class _LastNorm:
 
     def __init__(self, compiler: ModelCompiler) -> None:
         self.compiler, self.b = compiler, compiler.b
-        model, c, b = compiler.model, compiler.config, compiler.b
+        model, c, b = compiler.model, compiler.layout, compiler.b
         self.w = w = compiler.layers[-1]
         self.mode = Scale.LAYER if w.centred else Scale.RMS
         gamma, beta = model.final_gamma, model.final_beta
@@ -590,11 +604,12 @@ class _LastNorm:
             each = ceil_div(len(model.classifier), c.tiles)
             self.spread = slices(len(model.classifier), c.tiles, c.lanes)
             self.columns = list(pieces(each, c.acc_width))
-            folded = model.classifier * gamma
-            if w.centred and not compiler.first_norm:
+            folded = scaled(model.classifier, gamma)
+            if w.centred and not compiler.first_norm and not hollow(folded):
                 folded = centre(folded)
             weights = self.spread.tiles(w.model.flat(folded, 1), 0)
-            self.classifier = b.weights(weights, self.columns)
+            # A program ends with the last piece's products: the shorter, the better.
+            self.classifier = b.weights(weights, self.columns, joined=False)
             if beta is not None:
                 self.bias = b.vectors(self.spread.tiles(model.classifier @ beta, 0))
 
@@ -651,7 +666,7 @@ class _LastNorm:
             fields |= b.add_vector(self.bias) | b.to_table(out, rows[0])
             self._pass(rows, out, **fields)
         count = step.tokens * self.row_words
-        self.compiler.store_output(out, count)
+        self.compiler.store_output(out, (0, count), count)
 
     def _classify(self, rows: Rows, blocks: Shared, table: Table) -> int:
         """Decoders: the logits of one row."""
@@ -669,8 +684,13 @@ class _LastNorm:
         elif schedule == "deferred":
             scaled = {"a": Operand.ROW_SCALE, "scale_base": scale}
         banks = Banks(range(c.acc_banks))
+        stored = 0
         for number, columns in enumerate(self.columns):
-            bank, tapped = banks.take(), {}
+            bank, tapped, word = banks.take(), {}, columns[0] // c.lanes
+            if number > 0 and number + 1 == len(self.columns):
+                # All but the last piece, which so is what is left to do in the end.
+                stored = word
+                self.compiler.store_output(out, (0, word), self.row_words)
             watched = schedule == "deferred" and number == 0
             if watched:
                 weights, owned = self.classifier, w.model_blocks
@@ -678,9 +698,8 @@ class _LastNorm:
             b.product(x.full, rows, self.classifier, columns, bank, **tapped)
             if watched:
                 self._reduce(1, stat, scale)
-            word = columns[0] // c.lanes
             fields = scaled | (b.add_vector(self.bias, word) if self.bias else {})
             fields |= b.to_table(out, 0, word)
             b.vector(1, columns[1], Source.ACC, bank=bank, **fields)
-        self.compiler.store_output(out, self.row_words)
+        self.compiler.store_output(out, (stored, self.row_words - stored), self.row_words)
         return w.layer.dim * self.spread.features

@@ -19,6 +19,7 @@ There are two plans:
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from afternorm.compiler.accesses import Memory, words
 from afternorm.compiler.buffers import Buffer
@@ -184,8 +185,10 @@ def streamed_plan(config: Config, buffers: Buffers, operations: Sequence[Operati
     plan = Plan([])
     places: list[dict[Buffer, int]] = [{} for _ in operations]
     loads: dict[int, list[Operation]] = {}
+    # The program's input comes before the constants: all else waits for it.
+    inputs = len(list(takewhile(lambda one: one.opcode == Opcode.LOAD, operations)))
     for memory in PLACED:
-        _place(config, memory, used, places, loads, plan)
+        _place(config, memory, inputs, used, places, loads, plan)
     plan.operations += loads.get(-1, [])
     for number, operation in enumerate(operations):
         fields = dict(operation.fields)
@@ -200,6 +203,7 @@ def streamed_plan(config: Config, buffers: Buffers, operations: Sequence[Operati
 def _place(
     config: Config,
     memory: Memory,
+    inputs: int,
     used: list[list[tuple[str, Buffer]]],
     places: list[dict[Buffer, int]],
     loads: dict[int, list[Operation]],
@@ -239,7 +243,8 @@ def _place(
     for buffer, base in given.items():
         for number in results[buffer]:
             places[number][buffer] = base
-    end = _ring(constants, arena, top, config.queue_depth // 2 - 1, places, loads)
+    ahead = config.queue_depth // 2 - 1
+    end = _ring(constants, arena, top, ahead, inputs - 1, places, loads)
     plan.used[memory] = words(config, memory) - top + end
 
 
@@ -293,12 +298,14 @@ def _ring(
     low: int,
     high: int,
     ahead: int,
+    begin: int,
     places: list[dict[Buffer, int]],
     loads: dict[int, list[Operation]],
 ) -> int:
     """Places in ``low .. high - 1`` for constants, and their LOADs; the end of what is used.
 
-    LOADs of a memory are `ahead` of their use at most, so that they fill no queue.
+    LOADs of a memory are `ahead` of their use at most, so that they fill no queue.  The first come
+    after the operation `begin`.
     """
     order = sorted(
         (number, buffer.start, buffer) for buffer, at in constants.items() for number in at
@@ -307,7 +314,7 @@ def _ring(
     """What the ring holds: first and last word plus 1, which constant, its last use so far."""
     firsts: list[int] = []
     """The first use after each LOAD."""
-    head, last_load, most = low, -1, low
+    head, last_load, most = low, begin, low
     for number, _, buffer in order:
         for index, (start, end, other, _) in enumerate(there):
             if other is buffer:

@@ -6,12 +6,17 @@ Bursts of reads are answered in the order of their requests, one beat a cycle, t
 up what comes behind it.
 """
 
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
 from afternorm.config import Config
 from afternorm.cycles.kernel import Process, Steps, Waiters
 from afternorm.cycles.machine import Machine
-from afternorm.cycles.ports import ALL_BANKS, next_free
+from afternorm.cycles.ports import ALL_BANKS, Port, next_free
 from afternorm.cycles.timing import BURST, BURSTS_AHEAD, BURSTS_UNSENT, FIFO, RUN, SCRATCHPAD
-from afternorm.cycles.unit import Unit
+from afternorm.cycles.unit import Working
 from afternorm.isa import INSTRUCTION_BYTES, Instruction, Target
 from afternorm.memory_map import EXPONENT_BYTES, float_word_bytes
 
@@ -26,31 +31,46 @@ _WORDS = 8
 """Words that wait between beats and memories."""
 
 
+class Burst(NamedTuple):
+    """A burst of reads on its way.
+
+    Attributes
+    ----------
+    taken : when its request was.
+    receive : takes its beats from the cycle on in which the first one comes; returns from which
+        cycle on the next burst's may come.
+    """
+
+    taken: int
+    receive: Callable[[int], Steps]
+
+
 class ReadPort:
-    """Reads of DRAM."""
+    """Reads of DRAM: requests of two sides, and bursts that are answered one after the other."""
 
     def __init__(self, machine: Machine) -> None:
         self.latency = machine.dram_latency
         self.kernel = machine.kernel
-        self.free = 0
-        """The cycle of the next beat that is not promised."""
-        self.first = 0
-        """The first beat of the burst that was taken last."""
         self._arbiter = 0
         self._fetch = _NEVER
-        self._ends: list[int] = [0] * (BURSTS_AHEAD + 1)  # of the bursts that are not forgotten
+        self._ends: deque[int] = deque([0] * (BURSTS_AHEAD + 1))
+        """Last beats of bursts, of which so many are forgotten as there are requests."""
+        self._bursts: deque[Burst] = deque()
+        self._requests: Waiters = []
+        self._answers: Waiters = []
 
-    def request(self, offered: int, beats: int, cycles: int, *, fetch: bool = False) -> Steps:
-        """Request a burst from a cycle on; when it is taken.  Fetch goes first.
-
-        `cycles` is what its beats take at least, one after the other.
-        """
+    def request(
+        self, offered: int, receive: Callable[[int], Steps], *, fetch: bool = False
+    ) -> Steps:
+        """Request a burst from a cycle on; when it is taken.  Fetch goes first."""
         if fetch:
             self._fetch = offered
         while True:
+            while not self._ends:
+                yield self._answers
             taken = max(offered, self._arbiter, self._ends[0] + 1)
             yield taken
-            if taken < max(self._arbiter, self._ends[0] + 1):
+            if not self._ends or taken < max(self._arbiter, self._ends[0] + 1):
                 continue
             if fetch or self._fetch > taken:
                 break
@@ -58,11 +78,22 @@ class ReadPort:
         if fetch:
             self._fetch = _NEVER
         self._arbiter = taken + _ARBITER
-        self.first = max(taken + 1 + self.latency, self.free)
-        self.free = self.first + max(beats, cycles)
-        del self._ends[0]
-        self._ends.append(self.free - 1)
+        self._ends.popleft()
+        self._bursts.append(Burst(taken, receive))
+        self.kernel.wake(self._requests)
         return taken
+
+    def run(self) -> Process:
+        """Answer burst by burst."""
+        free = 0
+        while True:
+            while not self._bursts:
+                yield self._requests
+            burst = self._bursts.popleft()
+            first = max(burst.taken + 1 + self.latency, free)
+            free = yield from burst.receive(first)
+            self._ends.append(free - 1)
+            self.kernel.wake(self._answers)
 
 
 class Fetch:
@@ -114,11 +145,16 @@ class Fetch:
             if issue > self._end:
                 break
             asked += count
-            taken = yield from self.port.request(issue + 1, count * self.beats, 0, fetch=True)
-            first = self.port.first
-            self.available += [first + n * self.beats - 1 + FIFO for n in range(1, count + 1)]
-            self.kernel.wake(self.arrivals)
+            receive = partial(self._receive, count)
+            taken = yield from self.port.request(issue + 1, receive, fetch=True)
             time, clear = issue + 1, taken + 1
+
+    def _receive(self, count: int, first: int) -> Steps:
+        """The beats of some instructions, which nothing holds up."""
+        self.available += [first + n * self.beats - 1 + FIFO for n in range(1, count + 1)]
+        self.kernel.wake(self.arrivals)
+        yield first
+        return first + count * self.beats
 
 
 class _Bursts:
@@ -159,62 +195,141 @@ class _Bursts:
         return result
 
 
-class Load(Unit):
-    """The load engine."""
+class Load(Working):
+    """The load engine: requests, beats that become words, and words that are written.
 
-    FROM_BEAT = 5
-    """Cycles from a beat to the write of its first word."""
+    A beat makes a word or several, or several make one: a step a cycle each.  Words wait in a
+    queue while other engines write, and steps while the queue is full.
+    """
+
+    TO_WRITE = 4
+    """Cycles from a word's last step to its write."""
 
     def __init__(self, machine: Machine, port: ReadPort) -> None:
         super().__init__(machine)
         self.port = port
         self.bursts = _Bursts(machine.config)
-        self._ends = [-1] * (BURSTS_AHEAD + 1)
-        self._free = 0
+        self._begun = 0
+        self._ends: deque[int] = deque([-1] * (BURSTS_AHEAD + 1))
+        self._answers: Waiters = []
+        self._queue: deque[tuple[int, bool]] = deque()
+        """Words whose writes are not known: the last step of each, whether they are floats."""
+        self._written: deque[int] = deque([-1] * _WORDS, _WORDS)
+        """The writes before those."""
+        self._count = 0
+        """All writes that are known."""
+        self._ending: deque[tuple[Instruction, int]] = deque()
+        """Instructions that end when so many writes are known."""
+        self._endings: Waiters = []
 
-    def execute(self, i: Instruction, offered: int) -> Steps:
-        """Execute an instruction that is offered from a cycle on; when it is accepted."""
-        m, port = self.machine, self.port
-        accepted = max(offered, self._free)
-        floats = i["target"] == Target.FLOATS
-        memory = m.vector_writes if floats else m.writes
-        priority = _DMA if floats else _LOAD_WRITE
+    def processes(self) -> Iterable[Process]:
+        """Requests, and the ends of instructions; the port has beats received."""
+        return *super().processes(), self._end()
+
+    def work(self, i: Instruction, accepted: int) -> Process:
+        """Request; the next instruction is accepted when this one's bursts are requested."""
         time = accepted
         if i.drain:
+            while len(self.done) < self._begun:
+                yield self.changes
             time = max(time, self.finished)
-        for before, words, _, beats, steps, extra in self.bursts.runs(i):
+        self._begun += 1
+        floats = i["target"] == Target.FLOATS
+        runs = self.bursts.runs(i)
+        for number, (before, words, _, beats, steps, extra) in enumerate(runs, 1):
             time += before
             if extra:
-                time = 1 + (yield from self._request(time, extra, 0))
-            taken = yield from self._request(time, beats, steps)
-            first = port.first
-            pace = max(beats, steps) / words
-            wanted = first + self.FROM_BEAT + int((words - 1) * pace)
-            last = wanted
-            uses = memory.others(priority, first)
-            if uses:
-                written = first + self.FROM_BEAT - 1
-                for n in range(words):
-                    arrived = first + self.FROM_BEAT + int(n * pace)
-                    written = next_free(uses, max(arrived, written + 1))
-                last = written
-            port.free += max(0, last - wanted - _WORDS)
-            end = max(last, first + max(beats, steps) + self.FROM_BEAT - 1)
-            time = taken
-        self._free = time + 1
-        self.complete(i, end)
-        return accepted
+                receive = partial(self._receive, floats, extra, 0, None)
+                time = 1 + (yield from self._request(time, receive))
+            ends = i if number == len(runs) else None
+            receive = partial(self._receive, floats, max(beats, steps), words, ends)
+            time = yield from self._request(time, receive)
+        self.release(time + 1)
 
-    def _request(self, offered: int, beats: int, cycles: int) -> Steps:
+    def _request(self, offered: int, receive: Callable[[int], Steps]) -> Steps:
         """Request a burst, when what comes with it has room; when it is taken."""
-        offered = max(offered, self._ends[0] + 2)
-        taken = yield from self.port.request(offered, beats, cycles)
-        del self._ends[0]
-        self._ends.append(self.port.free - 1)
-        return taken
+        while not self._ends:
+            yield self._answers
+        offered = max(offered, self._ends.popleft() + 2)
+        return (yield from self.port.request(offered, receive))
+
+    def _receive(
+        self, floats: bool, steps: int, words: int, ends: Instruction | None, first: int
+    ) -> Steps:
+        """A burst's beats from a cycle on; from when on the next burst's may come."""
+        last = first + steps
+        yield last
+        memory, priority = self._memory(floats)
+        queue, written = self._queue, self._written
+        late = bool(queue) and written[-1] >= queue[0][0] + self.TO_WRITE
+        if late or memory.others(priority, first - self.TO_WRITE):
+            last = first
+            for _ in range(words):
+                room = yield from self._room()
+                last = max(last + 1, room) + steps // words - 1
+                queue.append((last, floats))
+            if not words:
+                room = yield from self._room()
+                last = max(last + 1, room) + steps - 1
+        elif words:
+            span = steps // words
+            if words >= self.TO_WRITE + _WORDS:
+                # Nothing but the last words' writes matters any more.
+                while queue:
+                    self._write(queue[0][0] + self.TO_WRITE)
+                rest = self.TO_WRITE + _WORDS
+                self._count += words - rest
+                words = rest
+            queue.extend((last - n * span, floats) for n in reversed(range(words)))
+            while queue[0][0] + self.TO_WRITE <= last:
+                self._write(queue[0][0] + self.TO_WRITE)
+        if ends is not None:
+            self._ending.append((ends, self._count + len(queue)))
+            self.machine.kernel.wake(self._endings)
+        self._ends.append(last - 1)
+        self.machine.kernel.wake(self._answers)
+        return last
+
+    def _memory(self, floats: bool) -> tuple[Port, int]:
+        """Where words go, and the priority there."""
+        m = self.machine
+        return (m.vector_writes, _DMA) if floats else (m.writes, _LOAD_WRITE)
+
+    def _room(self) -> Steps:
+        """From when on the next word has a place in the queue."""
+        while len(self._queue) >= _WORDS:
+            yield from self._next_write()
+        return self._written[len(self._queue)] + 1
+
+    def _next_write(self) -> Process:
+        """Wait until the write of the queue's first word is known."""
+        number, (step, floats) = self._count, self._queue[0]
+        memory, priority = self._memory(floats)
+        cycle = max(step + self.TO_WRITE, self._written[-1] + 1)
+        while number == self._count:
+            cycle = next_free(memory.others(priority, cycle), cycle)
+            if cycle <= self.machine.kernel.now:
+                self._write(cycle)
+            else:
+                yield cycle
+
+    def _write(self, cycle: int) -> None:
+        """The queue's first word is written."""
+        self._queue.popleft()
+        self._written.append(cycle)
+        self._count += 1
+        if self._ending and self._ending[0][1] == self._count:
+            self.complete(self._ending.popleft()[0], cycle)
+
+    def _end(self) -> Process:
+        """See to it that the ends of instructions become known."""
+        while True:
+            while not self._ending:
+                yield self._endings
+            yield from self._next_write()
 
 
-class Store(Unit):
+class Store(Working):
     """The store engine."""
 
     TO_DRAM = 2
@@ -225,17 +340,15 @@ class Store(Unit):
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
         self.bursts = _Bursts(machine.config)
-        self._free = 0
         self._read_end = -1
         self._requested = -_ARBITER
         self._begun = [-1] * BURSTS_UNSENT
         self._written = [-1] * BURSTS_AHEAD
         self._packed = -1
 
-    def execute(self, i: Instruction, offered: int) -> Steps:
-        """Execute an instruction that is offered from a cycle on; when it is accepted."""
+    def work(self, i: Instruction, accepted: int) -> Process:
+        """Store; the next instruction is accepted when this one's bursts are requested."""
         m = self.machine
-        accepted = max(offered, self._free)
         floats = i["target"] == Target.FLOATS
         memory = m.vector_reads if floats else m.third
         priority = _DMA if floats else _STORE_READ
@@ -260,9 +373,8 @@ class Store(Unit):
             if extra:
                 time = self._request(request + 1)
                 self._end_burst(time, packed + extra)
-        self._free = time + 1
         self.complete(i, self._packed + self.TO_DRAM + m.dram_latency)
-        return accepted
+        self.release(time + 1)
 
     def _request(self, offered: int) -> int:
         """When a burst is requested."""

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The time of GATHER: a block a cycle, where no engine wants the scratchpad's ports."""
 
-from afternorm.cycles.kernel import Steps
-from afternorm.cycles.machine import Machine
+from afternorm.cycles.kernel import Process
 from afternorm.cycles.ports import Use, next_free
 from afternorm.cycles.timing import FIFO, SCRATCHPAD, log2_ceil
-from afternorm.cycles.unit import Unit
+from afternorm.cycles.unit import Working
 from afternorm.isa import Instruction
 
 _READ = 3
@@ -14,20 +13,16 @@ _WRITE = 2
 """At the write port: after exp and vector engine."""
 _WINDOW = 2 * SCRATCHPAD + 4
 """Blocks that are read and not yet written, at most."""
-_SLICE = 32
+_SLICE = 8
 """Blocks that are looked at together."""
 
 
-class Gather(Unit):
+class Gather(Working):
     """The gather network."""
 
-    def __init__(self, machine: Machine) -> None:
-        super().__init__(machine)
-
-    def execute(self, i: Instruction, offered: int) -> Steps:
-        """Execute an instruction that is offered from a cycle on; when it is accepted."""
+    def work(self, i: Instruction, accepted: int) -> Process:
+        """Gather blocks; the next instruction is accepted when this one is done."""
         m, c = self.machine, self.machine.config
-        accepted = max(offered, self.finished + 1)
         distance = SCRATCHPAD + 1 + FIFO + m.hops * log2_ceil(c.tiles)
         left = c.tiles * i["rows"] * i["blocks"]
         read, written = accepted, -1
@@ -36,17 +31,22 @@ class Gather(Unit):
         while left:
             count = min(_SLICE, left)
             left -= count
-            # What goes before in the cycles of a slice is known when they are over.
+            # What goes before in the cycles of a slice is known when they are over; who goes after
+            # is told at first of the cycles that are wanted.
             first = read + 1
+            reading = m.third.announce(first, first + count, _READ)
+            begin = max(first + distance, written + 1)
+            writing = m.writes.announce(begin, begin + count, _WRITE)
             yield read + count + distance
             known: dict[int, list[Use]] = {}
             writes = m.writes.others(_WRITE, first)
-            for _ in range(count):
+            for rest in range(count, 0, -1):
                 row, block = divmod(number % every, i["blocks"])
                 number += 1
                 bank = m.bank(i["src_base"] + row * i["src_row"] + block * i["src_block"])
                 if bank not in known:
                     known[bank] = m.third.others(_READ, first, 1 << bank)
+                earlier = read, written
                 read = next_free(known[bank], max(read + 1, window[0] + 1))
                 written = next_free(writes, max(read + distance, written + 1))
                 while written > m.kernel.now:
@@ -55,10 +55,14 @@ class Gather(Unit):
                     writes = m.writes.others(_WRITE, first)
                     read = next_free(known[bank], read)
                     written = next_free(writes, max(read + distance, written))
+                if read > earlier[0] + 1:
+                    reading.end = earlier[0] + 1
+                    reading = m.third.announce(read, read + rest, _READ)
+                if written > max(earlier[1], begin - 1) + 1:
+                    writing.end = max(earlier[1] + 1, begin)
+                    writing = m.writes.announce(written, written + rest, _WRITE)
                 del window[0]
                 window.append(written)
-            m.third.announce(first, read + 1, _READ, period=(read + 1 - first) / count)
-            period = (written + 1 - first - distance) / count
-            m.writes.announce(first + distance, written + 1, _WRITE, period=period)
+            reading.end, writing.end = read + 1, written + 1
         self.complete(i, written)
-        return accepted
+        self.release(written + 1)

@@ -21,7 +21,14 @@ from afternorm.cycles.kernel import Process, Waiters
 from afternorm.cycles.machine import Machine
 from afternorm.cycles.matmul import Matmul
 from afternorm.cycles.reduce import Reduce
-from afternorm.cycles.timing import FIFO, IN_FLIGHT, timing
+from afternorm.cycles.timing import (
+    ENTER_TO_GRANT,
+    FIFO,
+    GRANT_TO_OFFER,
+    IN_FLIGHT,
+    READY_TO_GRANT,
+    timing,
+)
 from afternorm.cycles.unit import Unit
 from afternorm.cycles.vector import Vector
 from afternorm.errors import AfternormError
@@ -76,26 +83,41 @@ class _Frontend:
         """When instructions left the queue for its head."""
         self.arrivals: Waiters = []
         self.departures: Waiters = []
+        self._head: deque[tuple[Instruction, int]] = deque()
+        self._enters: Waiters = []
+        self._leaves: Waiters = []
+        self._granted: list[int] = []
         self.blocked: Instruction | None = None
         self.heads: list[int] = []
         self.grants: list[int] = []
         """When instructions that are no SYNC came to the head, and were granted."""
 
-    def run(self) -> Process:
-        """Take instruction by instruction."""
-        m, unit = self.machine, self.unit
-        granted = issued = -1
+    def enter(self) -> Process:
+        """Take instruction by instruction from the queue: when the one before is granted."""
+        before = -1
         while True:
             while not self.queue:
                 yield self.arrivals
             instruction, written = self.queue.popleft()
-            offered = written + FIFO
-            if self.entered:
-                offered = max(offered, self.entered[-1] + 1)
-            entered = max(offered, granted)
+            while len(self._granted) < len(self.entered):
+                yield self._leaves
+            if self._granted:
+                before = max(self._granted[-1], self.entered[-1] + 1)
+            entered = max(written + FIFO, before)
             self.entered.append(entered)
-            m.kernel.wake(self.departures)
-            grant = max(entered + 1, issued)
+            self._head.append((instruction, entered))
+            self.machine.kernel.wake(self.departures)
+            self.machine.kernel.wake(self._enters)
+
+    def run(self) -> Process:
+        """Grant instruction by instruction, and have it executed."""
+        m, unit = self.machine, self.unit
+        ready = -1
+        while True:
+            while not self._head:
+                yield self._enters
+            instruction, entered = self._head.popleft()
+            grant = max(entered + ENTER_TO_GRANT, ready)
             self.blocked = instruction
             before = len(self.grants) - IN_FLIGHT
             if before >= 0:
@@ -108,20 +130,22 @@ class _Frontend:
                     yield m.waiters[semaphore]
                 grant = max(grant, heappop(tokens))
             yield grant
-            granted = grant
+            self._granted.append(grant)
+            m.kernel.wake(self._leaves)
             if instruction.opcode == Opcode.SYNC:
                 while len(unit.done) < len(self.grants):
                     yield unit.changes
-                issued = max(grant, unit.finished) + 1
+                passed = max(grant, unit.finished) + GRANT_TO_OFFER
                 for semaphore in set(instruction.signals):
-                    m.signal(semaphore, issued)
+                    m.signal(semaphore, passed)
                 if instruction.early is not None:
-                    m.signal(instruction.early, issued)
+                    m.signal(instruction.early, passed)
             else:
                 self.grants.append(grant)
                 self.heads.append(entered + 1)
-                issued = yield from unit.execute(instruction, grant + 1)
-                unit.accepted.append(issued)
+                passed = yield from unit.execute(instruction, grant + GRANT_TO_OFFER)
+                unit.accepted.append(passed)
+            ready = passed + READY_TO_GRANT
             self.blocked = None
 
     def time(self, cycles: int) -> EngineTime:
@@ -241,7 +265,10 @@ def predict(
     frontends = {engine: _Frontend(machine, unit) for engine, unit in units.items()}
     scheduler = _Scheduler(machine, program, fetch, frontends)
     kernel = machine.kernel
-    for process in (fetch.run(), scheduler.run(), *(f.run() for f in frontends.values())):
+    processes = [port.run(), fetch.run(), scheduler.run()]
+    for frontend in frontends.values():
+        processes += [frontend.enter(), frontend.run(), *frontend.unit.processes()]
+    for process in processes:
         kernel.start(process)
     kernel.run()
     for engine, frontend in frontends.items():

@@ -6,10 +6,10 @@ the one before without a gap.  SCAN reads column by column of blocks, as the thi
 scratchpad's readers, and runs alone.
 """
 
-from afternorm.cycles.kernel import Steps
+from afternorm.cycles.kernel import Process
 from afternorm.cycles.machine import Machine
 from afternorm.cycles.timing import SCRATCHPAD, STATISTICS
-from afternorm.cycles.unit import Unit
+from afternorm.cycles.unit import Working
 from afternorm.isa import Instruction, Opcode
 
 _SCAN = 2
@@ -17,21 +17,19 @@ _SCAN = 2
 _KIND = ("mode", "tree", "inv_d", "eps")
 
 
-class Reduce(Unit):
+class Reduce(Working):
     """The reduce engine."""
 
     BUSY_WHEN_DONE = False
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine)
-        self._staged = 0
         self._issued = 0
         self._kind: tuple[int, ...] | None = None
 
-    def execute(self, i: Instruction, offered: int) -> Steps:
-        """Execute an instruction that is offered from a cycle on; when it is accepted."""
+    def work(self, i: Instruction, accepted: int) -> Process:
+        """Work on an instruction; the next one is staged when it starts."""
         m, t = self.machine, self.machine.timing
-        accepted = max(offered, self._staged)
         rows = i["rows"]
         start = max(accepted + 1, self.finished)
         if i.opcode == Opcode.REDUCE:
@@ -41,9 +39,11 @@ class Reduce(Unit):
                 start = min(start, max(accepted + 2, self._issued))
             self._kind = kind
             self._issued = start + rows
+            self.release(start + 1)
             first = start + 1 + STATISTICS + (t.tree if i["tree"] else 0) + t.scales[i["mode"]]
             early, done = first + 1, first + rows
         else:
+            self.release(start + 1)
             period = max(rows, t.tap_period)
             blocks = i["blocks"]
             end = start
@@ -55,7 +55,4 @@ class Reduce(Unit):
                 end = last + period - rows
             early = done = last + SCRATCHPAD + t.tap
             self._kind = None
-        self._staged = start + 1
         self.complete(i, done, early)
-        yield accepted
-        return accepted

@@ -28,6 +28,12 @@ TILER_PERIOD = 4
 TAP_COMBINE = 3
 TAP_DELAY = SCRATCHPAD + 1
 """From a block's request to the statistics tap."""
+ENTER_TO_GRANT = 1
+"""From an instruction's way out of its queue to the first cycle in which it may be granted."""
+READY_TO_GRANT = 0
+"""From an engine's `ready` to the first grant that it allows."""
+GRANT_TO_OFFER = 1
+"""From a grant to the instruction's offer to its engine."""
 SEMAPHORE = 2
 """From a signal to the first grant that it allows."""
 IN_FLIGHT = 8
@@ -93,7 +99,7 @@ def timing(config: Config, *, hop_latency: int = 0) -> Timing:
     """The latencies of `config`, with `hop_latency` cycles more for a level of the tree."""
     c, f = config, config.fraction_bits
     lanes = min(c.columns, c.block)
-    dot = int_to_float(f, 2 + (c.block << 14).bit_length())
+    dot = int_to_float(f, 1 + (c.block << 14).bit_length())
     read_to_write = 2 + FLOAT_ADD
     tree = log2_ceil(c.tiles) * (FLOAT_ADD + hop_latency)
     block_bits = log2_ceil(c.block)

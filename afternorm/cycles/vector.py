@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The time of VECTOR: a slot a cycle, as `hdl.vector.walk` cuts a pass into slots.
 
-Three processes follow a pass: it is accepted and laid out as if nothing held it up; its slots are
-issued, where they may have to wait for the scratchpad or for a place in the queue of blocks to
-write; its blocks are written.
+Three processes follow a pass: it is accepted, to be decoded while the one before is walked; its
+slots are issued, where they may have to wait for the scratchpad or for a place in the queue of
+blocks to write; its blocks are written.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from afternorm.cycles.kernel import Process, Steps, Waiters
@@ -33,6 +34,7 @@ class _Pass:
     chunk, block : slots of a chunk and of a block.
     reads : blocks that it reads.
     banks : that they are in.
+    words : of the vector memory that it reads in a chunk.
     arrivals : of its blocks at the write port.
     """
 
@@ -43,6 +45,7 @@ class _Pass:
     block: int
     reads: int
     banks: int
+    words: int
     last: int = 0
     arrivals: list[int] = field(default_factory=list)
 
@@ -58,23 +61,37 @@ class Vector(Unit):
         self._places = -(-cycles // self._in_block) + 1  # in the queue of blocks
         self._ahead = 4 + t.exp_done  # an EXP is known so long before its first write
         self._taken = 0  # by the walk
+        self._decoding = False
         self._walked = 0
         self._last_slot = 0
         self._begun = 0  # blocks
         self._written: list[int] = []  # blocks, when
-        self._laid_out: deque[_Pass] = deque()
+        self._decoded: deque[tuple[Instruction, int]] = deque()
         self._issued: deque[_Pass] = deque()
         self._to_issue: Waiters = []
         self._to_write: Waiters = []
         self._progress: Waiters = []
-        machine.kernel.start(self._issue())
-        machine.kernel.start(self._write())
+        self._moves: Waiters = []
+
+    def processes(self) -> Iterable[Process]:
+        """The walk and the writer."""
+        return self._issue(), self._write()
 
     def execute(self, i: Instruction, offered: int) -> Steps:
         """Execute an instruction that is offered from a cycle on; when it is accepted."""
+        while self._decoding:
+            yield self._moves
+        self._decoding = True
+        accepted = max(offered, self._taken)
+        self._decoded.append((i, accepted))
+        self.machine.kernel.wake(self._to_issue)
+        yield accepted
+        return accepted
+
+    def _take(self, i: Instruction, accepted: int) -> _Pass:
+        """The walk takes an instruction, when it has issued the last slot of the one before."""
         m, in_block = self.machine, self._in_block
         body = i.body
-        accepted = max(offered, self._taken)
         chunks = -(-body["cols"] // m.config.lanes)
         if body["to_blocks"]:
             chunks = -(-chunks // in_block) * in_block
@@ -97,29 +114,28 @@ class Vector(Unit):
             if gate:
                 decoding += (body["gate_offset"] // in_block).bit_length()
         self._taken = max(accepted + decoding, self._walked)
+        self._decoding = False
+        m.kernel.wake(self._moves)
         first = max(self._taken + 2, self._last_slot + 1)
-        if i.drain:
-            while len(self.done) < len(self.accepted):
-                yield self.changes
-            first = max(first, self.finished + 1)
-        last = first + slots - 1
-        if words:
-            m.vector_reads.announce(first, last + 1, _READ, period=chunk, width=words * (1 + gate))
-        self._walked = last - 1 if slots > 2 else self._taken + slots
-        self._last_slot = last
-        self._laid_out.append(_Pass(i, first, slots, chunk, chunk * in_block, reads, banks))
-        m.kernel.wake(self._to_issue)
-        yield accepted
-        return accepted
+        width = words * (1 + gate)
+        return _Pass(i, first, slots, chunk, chunk * in_block, reads, banks, width)
 
     def _issue(self) -> Process:
         """Issue the slots of the passes."""
-        end = 0
+        number = 0
         while True:
-            while not self._laid_out:
+            while not self._decoded:
                 yield self._to_issue
-            one = self._laid_out.popleft()
-            one.first = max(one.first, end + 1)
+            one = self._take(*self._decoded.popleft())
+            if one.instruction.drain:
+                while len(self.done) < number:
+                    yield self.changes
+                one.first = max(one.first, self.finished + 1)
+            number += 1
+            if one.words:
+                reads = self.machine.vector_reads
+                end = one.first + one.slots
+                reads.announce(one.first, end, _READ, period=one.chunk, width=one.words)
             self._issued.append(one)
             if one.instruction["to_blocks"]:
                 end = yield from self._issue_blocks(one)
@@ -127,8 +143,8 @@ class Vector(Unit):
                 end = yield from self._read(one)
             else:
                 end = one.first + one.slots - 1
-            one.last = end
-            self._last_slot = max(self._last_slot, end)
+            one.last = self._last_slot = end
+            self._walked = end - 1 if one.slots > 2 else self._taken + one.slots
             self.machine.kernel.wake(self._to_write)
 
     def _read(self, one: _Pass) -> Steps:

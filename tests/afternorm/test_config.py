@@ -7,7 +7,9 @@ import pytest
 
 from afternorm.config import PRESETS, Config, load_config, preset
 from afternorm.errors import ConfigError
+from afternorm.generate import generate
 from afternorm.memory import memory_bits
+from afternorm.simulation import build
 
 
 @pytest.mark.parametrize(
@@ -29,18 +31,26 @@ def test_presets(name: str, rows: int, columns: int, tiles: int) -> None:
 
 
 def test_every_preset_is_tested() -> None:
-    assert set(PRESETS) == {"tiny", "small", "medium", "large", "ulx3s"}
+    assert set(PRESETS) == {"nano", "tiny", "small", "medium", "large", "ulx3s"}
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ConfigError, match="unknown preset 'huge'; there are tiny, small"):
+    with pytest.raises(ConfigError, match="unknown preset 'huge'; there are nano, tiny, small"):
         preset("huge")
+
+
+def test_tiles_of_rtl() -> None:
+    preset("small").with_(tiles=16).check_rtl()
+    with pytest.raises(ConfigError, match="RTL is generated for 1 to 16 tiles, not 17; take fewer"):
+        generate(preset("small").with_(tiles=17))
+    with pytest.raises(ConfigError, match="not 1024"):
+        build(preset("small").with_(tiles=1024))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tiles": 0}, "tiles must be 1 to 16, not 0"),
+        ({"tiles": 0}, "tiles must be 1 to 1024, not 0"),
         ({"block": 24}, r"block must be one of \(8, 16, 32\), not 24"),
         ({"columns": 12}, "columns=12 neither divides block=32 .*; take 8 or 16"),
         ({"columns": 48}, "columns=48 neither divides block=32 .*; take 32 or 64"),

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from afternorm.checkpoints import Arch, Floats, Model, seeded_model
+from afternorm.checkpoints import Arch, Floats, Model, seeded_layer, seeded_model
 from afternorm.checkpoints.decoder import Decoder
 from afternorm.compiler.layer_weights import SCHEDULES, Schedule
 from afternorm.compiler.model import ModelCompiler
@@ -79,6 +79,45 @@ def test_where_things_lie_does_not_matter(arch: Arch, schedule: Schedule) -> Non
     resident = results.pop((True, True))
     for streamed in results.values():
         np.testing.assert_array_equal(streamed, resident)
+
+
+@pytest.mark.parametrize("arch", [*DECODERS, "bert"])
+@pytest.mark.parametrize("schedule", ["deferred", "interleaved", "serial"])
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_heads_of_whole_words(arch: Arch, schedule: Schedule, tiles: int) -> None:
+    """A single token's heads are made at once; those that share keys are multiplied at once."""
+    model = seeded_model(arch, SEED)
+    kv_heads = 2 if arch == "llama" else 4
+    layers = [
+        seeded_layer(arch, SEED + n, dim=36, heads=4, kv_heads=kv_heads, hidden=50, head_dim=8)
+        for n in range(2)
+    ]
+    model = dataclasses.replace(model, layers=tuple(layers))
+    engine = inference(TINY.with_(tiles=tiles), model, schedule)
+    if arch == "bert":
+        assert relative(engine.features([5]), model.hidden([5])) < 0.08
+        return
+    decoder = Decoder(model, 1)
+    expected = np.stack([decoder.step([token])[0] for token in TEXT[:10]])
+    assert relative(decoded(engine, TEXT[:10]), expected) < 0.08
+    assert all(done.run.flags == 0 for done in engine.done)
+
+
+@pytest.mark.parametrize("arch", DECODERS)
+def test_tiles_alike(arch: Arch) -> None:
+    """The bits of a single tile, on one copy of what DRAM has, wherever it lies."""
+    model = seeded_model(arch, SEED)
+    text = TEXT[:9]
+    alone = decoded(inference(TINY, model, "deferred"), text)
+    for depth in (1 << 14, 1024):
+        config = TINY.with_(scratchpad_depth=depth)
+        one = ModelCompiler(config, model, tokens=24)
+        config = config.with_(tiles=3)
+        alike = ModelCompiler(config, model, tokens=24, alike=True)
+        assert one.resident == alike.resident == (depth > 1024)
+        assert one.step(5).moved == alike.step(5).moved
+        engine = Inference(alike, GoldenDevice(config, alike.image()))
+        np.testing.assert_array_equal(decoded(engine, text), alone)
 
 
 def test_a_text_leaves_nothing_to_the_next() -> None:

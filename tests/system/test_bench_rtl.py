@@ -15,12 +15,15 @@ from afternorm.bench import (
     bench_gemm,
     bench_layer,
     bench_norm,
+    bench_scaling,
     bench_simulation,
     gemm,
     norm,
+    scaling,
     subject,
 )
-from afternorm.bench.scaling import tree_cycles
+from afternorm.bench.layers import seeded
+from afternorm.bench.scaling import RTL_TILES, RTL_TOKENS, tree_cycles
 from afternorm.checkpoints import seeded_model
 from afternorm.cli import main
 from afternorm.config import preset
@@ -101,13 +104,35 @@ def test_a_difference_is_told(
 
 
 @pytest.mark.slow
+def test_scaling(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """A layer on 1 to 8 tiles, exact; the tree's latency is the model's to the cycle."""
+    rtl, model = both(seed)
+    layer = seeded(rtl, "bert")
+    monkeypatch.setattr(scaling, "seeded", lambda *_: layer)
+    on_rtl, on_model = (bench_scaling(one, tokens=RTL_TOKENS) for one in (rtl, model))
+    on_model.measurements = [m for m in on_model.measurements if m.labels["T"] in RTL_TILES]
+    assert {m.labels["T"] for m in on_rtl.measurements} == set(RTL_TILES)
+    for one, other in zip(on_rtl.measurements, on_model.measurements, strict=True):
+        assert (one.labels, one.schedule, one.differ) == (other.labels, other.schedule, 0)
+        assert abs(one.cycles - other.cycles) <= max(16, 0.01 * one.cycles), one.labels
+    trees = {tiles: tree_cycles(rtl, tiles) for tiles in RTL_TILES}
+    assert trees == {tiles: tree_cycles(model, tiles) for tiles in RTL_TILES}
+    assert 0 == trees[1] < trees[2] < trees[4] < trees[8]
+
+
+@pytest.mark.slow
 def test_simulation_speed() -> None:
-    """Both ways to drive the model count the same cycles; the loop is not the slower one."""
-    result = bench_simulation(Subject("tiny", TINY, "rtl"))
-    rows = {row[0]: row for row in result.tables[0].rows}
-    cocotb, loop = rows["cocotb"], rows["C++ loop"]
-    assert cocotb[1] == loop[1]
-    assert isinstance(cocotb[1], int)
-    assert cocotb[1] > 50_000
-    assert loop[4] == 1.0
-    assert 0.0 < float(cocotb[4]) < 1.5
+    """Both ways to drive the model count the same cycles, and cocotb costs a fifth at most."""
+    shares = []
+    for _ in range(3):  # other work on the machine only ever takes from it
+        result = bench_simulation(Subject("tiny", TINY, "rtl"))
+        rows = {row[0]: row for row in result.tables[0].rows}
+        cocotb, loop = rows["cocotb"], rows["C++ loop"]
+        assert cocotb[1] == loop[1]
+        assert isinstance(cocotb[1], int)
+        assert cocotb[1] > 50_000
+        assert loop[4] == 1.0
+        shares.append(float(cocotb[4]))
+        if shares[-1] >= 0.8:
+            break
+    assert 0.8 <= shares[-1] < 1.5, shares

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole models on the RTL, with DRAM that stalls: every output `==` the golden machine's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from afternorm.checkpoints import ARCHS, Arch, Model, load_model, seeded_model
+from afternorm.checkpoints import ARCHS, Arch, Model, load_model, seeded_layer, seeded_model
 from afternorm.compiler.layer_weights import Schedule
 from afternorm.compiler.model import ModelCompiler
 from afternorm.config import Config, preset
@@ -61,6 +62,28 @@ def test_what_does_not_fit_streams(arch: Arch, cached: bool, seed: int) -> None:
     most = {"llama": 1500, "gpt2": 500}[arch]
     compiler = ModelCompiler(TINY, model, tokens=24 if cached else most, chunk=8)
     assert (compiler.resident, compiler.cached) == (False, cached)
+    check(compiler, seed, prefill=9, steps=4)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_heads_of_whole_words(arch: Arch, seed: int) -> None:
+    """Heads of two words of lanes each: a token's are made at once."""
+    kv_heads = 2 if arch == "llama" else 4
+    layers = [
+        seeded_layer(arch, seed + n, dim=36, heads=4, kv_heads=kv_heads, hidden=50, head_dim=8)
+        for n in range(2)
+    ]
+    model = replace(seeded_model(arch, seed), layers=tuple(layers))
+    compiler = ModelCompiler(TINY, model, tokens=24, chunk=8)
+    check(compiler, seed, prefill=9, steps=4)
+
+
+def test_tiles_alike(seed: int) -> None:
+    """Two tiles that do the same on one copy of weights and caches, which DRAM keeps."""
+    model = seeded_model("llama", seed, context=3000)
+    config = CONFIGS["T2-B16-F9"]
+    compiler = ModelCompiler(config, model, tokens=3000, chunk=16, alike=True)
+    assert not compiler.cached
     check(compiler, seed, prefill=9, steps=4)
 
 

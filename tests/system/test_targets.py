@@ -7,13 +7,20 @@ Every run is compared with the golden machine word by word as well.
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import pytest
 
-from afternorm.checkpoints import seeded_input, seeded_layer
+from afternorm.bench.decode import weight_bound
+from afternorm.checkpoints import Model, seeded_input, seeded_layer
 from afternorm.compiler.kernels import compile_attention, compile_gemm, compile_norm_linear
 from afternorm.compiler.layer import compile_layer
 from afternorm.compiler.layer_weights import SCHEDULES, Schedule
+from afternorm.compiler.model import ModelCompiler
 from afternorm.config import Config, preset
+from afternorm.cycles import predict
+from afternorm.device import RtlDevice
+from afternorm.golden_device import GoldenDevice
+from afternorm.inference import Inference
 from afternorm.job import Job
 from afternorm.simulation import Outcome
 from tb.machine import run_exact
@@ -23,6 +30,9 @@ SQUARE = preset("small").with_(block=16, columns=16)
 TILES = SQUARE.with_(tiles=4)
 WIDE = preset("large").with_(tiles=1)
 """R = C = 32: one tile of preset large."""
+
+MEDIUM = preset("medium").with_(tiles=1, scratchpad_depth=1 << 15)
+"""R = 32, C = 16."""
 
 LAYER = preset("medium").with_(
     tiles=1, scratchpad_depth=1 << 17, vector_depth=1 << 15, scale_depth=2048
@@ -82,6 +92,39 @@ def test_gemm_on_the_machine(seed: int) -> None:
     assert outcome.span <= ideal + 16 + 2 * 16 + 24
 
 
+@pytest.mark.parametrize(
+    ("S", "head_dim", "causal"), [(48, 64, False), (48, 64, True), (36, 48, False)]
+)
+def test_attention_has_no_idle_slot(S: int, head_dim: int, causal: bool, seed: int) -> None:
+    """Eight heads back to back, the last query group's rows no multiple of the block."""
+    check_attention(SQUARE, S, head_dim, causal, 0.01, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("S", [64, 256])
+def test_attention_on_a_tile_of_medium(S: int, causal: bool, seed: int) -> None:
+    check_attention(MEDIUM, S, 64, causal, 0.01 if S < 256 else 0.003, seed)
+
+
+def check_attention(
+    config: Config, S: int, head_dim: int, causal: bool, share: float, seed: int
+) -> None:
+    """The span is the ideal and what fills and drains the array."""
+    job = compile_attention(config, S, head_dim, 8, causal)
+    outcome = run_exact(job, seed)
+    ideal, constant = job.info["ideal"], config.rows + 2 * config.columns + 12
+    print(f"ideal {ideal}, span {outcome.span}, idle {outcome.idle_slots}, constant {constant}")
+    if causal:
+        # A block of queries needs the blocks of keys up to its own one.
+        blocks, R, C = S // config.block, config.block, config.columns
+        passes = -(-head_dim // R) * (R // C) + -(-head_dim // C)
+        assert ideal == 8 * R * passes * blocks * (blocks + 1) // 2
+    assert outcome.idle_slots == 0
+    assert outcome.span == ideal + constant
+    assert outcome.span <= max((1 + share) * ideal, ideal + constant)
+
+
 @pytest.mark.parametrize("heads", [1, 8])
 def test_attention_core(heads: int, seed: int) -> None:
     """QK, softmax and AV of S=128, head dimension 64, on R=C=32."""
@@ -94,6 +137,26 @@ def test_attention_core(heads: int, seed: int) -> None:
         assert outcome.span <= ideal + 2 * (32 + 32) + 64
     else:
         assert outcome.span <= 1.02 * ideal
+
+
+@pytest.mark.slow
+def test_decoding_is_bound_by_its_weights(stories: Model, seed: int) -> None:
+    """stories260K through a 64-bit DRAM port: 90 % of what its weights take."""
+    config = preset("small").with_(dram_width=64, scratchpad_depth=1 << 14)
+    compiler = ModelCompiler(config, stories, tokens=stories.context)
+    assert (compiler.resident, compiler.cached) == (False, True)
+    bound, image = weight_bound(config, stories).dram, compiler.image()
+    with RtlDevice(config, image, seed=seed) as device:
+        rtl = Inference(compiler, device)
+        golden = Inference(compiler, GoldenDevice(config, image))
+        for token in stories.encode("Once upon")[:3]:
+            np.testing.assert_array_equal(rtl.feed([token]), golden.feed([token]))
+    for position, done in enumerate(rtl.done):
+        predicted = predict(config, done.program.instructions).cycles
+        share = bound / done.run.cycles
+        print(f"position {position}: {done.run.cycles} cycles, {predicted} predicted, {share:.1%}")
+        assert abs(predicted - done.run.cycles) <= 0.01 * done.run.cycles
+        assert share >= 0.90
 
 
 @pytest.mark.slow

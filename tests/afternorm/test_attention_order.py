@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an attention's queries are cut, and that products come after what they need."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from afternorm.compiler.attention_order import Pace, Work, causal_rows, order
+from afternorm.compiler.layer import row_groups
+from afternorm.config import Config, preset
+from afternorm.errors import CapacityError
+
+CONFIGS = [preset("tiny"), preset("small"), preset("medium"), preset("large")]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["tiny", "small", "medium", "large"])
+def test_rows_are_cut_at_blocks_of_keys(config: Config) -> None:
+    pace = Pace(config, config.block)
+    for count in range(1, config.rows_max + 1):
+        for position in (0, config.block, 7 * config.block):
+            rows = causal_rows(pace, (0, count), position=position, keys=position + count)
+            assert rows[0][0] == 0
+            assert all(sum(one) == other[0] for one, other in pairwise(rows))
+            assert sum(rows[-1]) == count
+            # The last cut alone may move, so that it leaves as many rows as there are columns.
+            assert all(first % config.block == 0 for first, _ in rows[:-1])
+            if len(rows) > 1:
+                assert rows[-1][1] >= min(config.block, pace.least)
+
+
+def test_a_cut_must_pay() -> None:
+    """Where nearly all keys are seen by all queries, it does not."""
+    pace = Pace(preset("medium"), 128)
+    assert len(causal_rows(pace, (0, 128), position=0, keys=128)) == 4
+    assert causal_rows(pace, (0, 128), position=8064, keys=8192) == [(0, 128)]
+
+
+def test_too_few_banks() -> None:
+    with pytest.raises(CapacityError, match="a head of 200 features needs 4 accumulator banks"):
+        Pace(preset("medium"), 200)
+
+
+@pytest.mark.parametrize("serial", [False, True])
+def test_products_follow_their_scores(serial: bool, seed: int) -> None:
+    rng = random.Random(seed)
+    for config in CONFIGS:
+        pace = Pace(config, config.block)
+        for results in (1, 2, 7, 60):
+            units = []
+            for _ in range(results):
+                parts = rng.randint(1, 3)
+                rows = rng.randint(1, config.rows_max)
+                for part in range(parts):
+                    pieces = (pace.step,) * (pace.width // pace.step)
+                    ends = part + 1 == parts
+                    units.append(Work(rows, sum(pieces), pieces, part == 0, ends))
+            idle, due = order(pace, units, serial=serial)
+            assert idle >= 0
+            assert due == sorted(due)
+            assert due[-1] == len(units) - 1
+            assert all(number <= after for number, after in enumerate(due))
+            if serial:
+                # All of a result's probabilities are needed for their sum.
+                ends = [n for n, one in enumerate(units) if one.last]
+                for number, after in enumerate(due):
+                    assert after >= min(end for end in ends if end >= number)
+
+
+def test_groups_of_rows() -> None:
+    """Whole blocks but for the last, none larger than a bank, and as even as that allows."""
+    for config in CONFIGS:
+        for tokens in range(1, 3 * config.rows_max):
+            for least in (1, 2):
+                groups = row_groups(config, tokens, least)
+                assert sum(rows for _, rows in groups) == tokens
+                assert all(0 < rows <= config.rows_max for _, rows in groups)
+                assert all(first % config.block == 0 for first, _ in groups)
+    assert row_groups(preset("medium"), 65) == [(0, 32), (32, 33)]
+    assert row_groups(preset("medium"), 100) == [(0, 64), (64, 36)]
+    assert row_groups(preset("medium"), 33) == [(0, 33)]
