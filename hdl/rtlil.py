@@ -7,12 +7,22 @@ for many instances has ports for clock and reset even if it uses none.
 """
 
 import gc
+import re
 
 from amaranth.back import rtlil
 from amaranth.hdl import ClockDomain, Fragment, Value
 from amaranth.hdl._ast import SignalDict
 from amaranth.hdl._ir import PortDirection, build_netlist
 from amaranth.lib import wiring
+
+_MEMORY = re.compile(
+    r"^ *attribute \\no_rw_check 1\n *memory width \d+ size \d+ \\(\S+)$", re.MULTILINE
+)
+_READ = re.compile(
+    r'^ *cell \$memrd_v2 \S+\n *parameter \\MEMID "\\\\(?P<memory>\S+)"\n'
+    r"(?: *parameter \\(?!COLLISION_X_MASK).*\n)* *parameter \\COLLISION_X_MASK \d+'(?P<mask>0+)$",
+    re.MULTILINE,
+)
 
 Ports = dict[str, tuple[Value, PortDirection]]
 
@@ -63,3 +73,24 @@ def convert(component: wiring.Component, *, name: str, clocked: bool = False) ->
     finally:
         if collecting:
             gc.enable()
+
+
+def ignore_collisions(design: str) -> str:
+    """`design`, RTLIL text, with memories that may read anything in the cycle of a write to the
+    word, if they have the attribute ``no_rw_check``.
+
+    Yosys heeds the attribute only where it makes the read port itself; Amaranth's promise the old
+    word, which costs a register and a multiplexer a bit beside many a block RAM.
+    """
+
+    def relax(module: re.Match[str]) -> str:
+        loose = set(_MEMORY.findall(module[0]))
+
+        def port(cell: re.Match[str]) -> str:
+            if cell["memory"] not in loose:
+                return cell[0]
+            return cell[0][: -len(cell["mask"])] + "1" * len(cell["mask"])
+
+        return _READ.sub(port, module[0]) if loose else module[0]
+
+    return re.sub(r"^module .*?^end$", relax, design, flags=re.MULTILINE | re.DOTALL)

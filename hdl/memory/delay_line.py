@@ -31,7 +31,8 @@ def delay_line(m: Module, signal: Any, cycles: int, *, name: str) -> Any:
     """
     if cycles <= _REGISTERS:
         return delay(m, signal, cycles, name=name)
-    memory = Memory(shape=signal.shape(), depth=cycles, init=[])
+    # The two places are never the same.
+    memory = Memory(shape=signal.shape(), depth=cycles, init=[], attrs={"no_rw_check": 1})
     m.submodules[name] = memory
     write, read = memory.write_port(), memory.read_port()
     place = Signal(range(cycles), name=f"{name}_place")

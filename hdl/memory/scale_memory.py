@@ -104,7 +104,12 @@ class ScaleMemory(wiring.Component):
             ]
 
         for name in ("scale0", "scale1"):
-            memory = Memory(shape=layout, depth=self.config.scale_depth // lanes, init=[])
+            memory = Memory(
+                shape=layout,
+                depth=self.config.scale_depth // lanes,
+                init=[],
+                attrs={"no_rw_check": 1},
+            )
             m.submodules[name] = memory
             write_port = memory.write_port(granularity=1)
             read_port = memory.read_port()

@@ -163,7 +163,9 @@ class StatisticsTap(wiring.Component):
             entering |= delay(m, convert.overflow, wait, name="value_overflow")
 
         # Read, add, write; a block that starts its entry is added to zero, which is exact
-        m.submodules.memory = memory = Memory(shape=layout, depth=self.config.stat_depth, init=[])
+        m.submodules.memory = memory = Memory(
+            shape=layout, depth=self.config.stat_depth, init=[], attrs={"no_rw_check": 1}
+        )
         entry_port = memory.read_port()
         read_port = memory.read_port()
         write_port = memory.write_port()
