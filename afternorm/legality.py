@@ -3,7 +3,7 @@
 
 The rules are expressions over an instruction's fields that work on plain
 integers as well as on Amaranth values, so both evaluate the very same ones:
-only ``+ * >> & | ^ == != > >=`` are used, and conditions are combined with
+only ``+ - * >> & | ^ == != > >=`` are used, and conditions are combined with
 ``&`` and ``|``.
 """
 
@@ -79,15 +79,13 @@ def rules(config: Config) -> dict[Opcode, Rules]:
     def out_of(name: str, low: int, high: int) -> Expression:
         return lambda i: (i[name] < low) | (i[name] > high)
 
-    def blocks(i: Fields) -> Any:
-        """Blocks that cover the columns."""
-        return (i["cols"] + (c.block - 1)) >> block_shift
+    def last_block(i: Fields) -> Any:
+        """The last of the blocks that cover the columns, counted from 0."""
+        return (i["cols"] - 1) >> block_shift
 
-    def chunks(i: Fields) -> Any:
-        """Chunks of E lanes that a vector pass covers: whole blocks where it makes blocks."""
-        by_lane = (i["cols"] + (c.lanes - 1)) >> lane_shift
-        rest = by_lane & (c.block // c.lanes - 1)
-        return by_lane + i["to_blocks"] * ((-rest) & (c.block // c.lanes - 1))
+    def last_chunk(i: Fields) -> Any:
+        """The last of a vector pass's chunks of E lanes; of a whole block where it makes blocks."""
+        return ((i["cols"] - 1) >> lane_shift) | i["to_blocks"] * (c.block // c.lanes - 1)
 
     def offset(i: Fields) -> Any:
         """Chunks between the two columns that a gate multiplies."""
@@ -125,7 +123,7 @@ def rules(config: Config) -> dict[Opcode, Rules]:
         return Extent(
             c.vector_depth,
             shift,
-            ((minus_one("rows"), field(f"{name}_row")), (lambda i: chunks(i) - 1, one)),
+            ((minus_one("rows"), field(f"{name}_row")), (last_chunk, one)),
             when,
         )
 
@@ -198,9 +196,11 @@ def rules(config: Config) -> dict[Opcode, Rules]:
                 rows_in_bank,
                 out_of("cols", 1, c.acc_width),
                 bank,
-                lambda i: i["acc_tile"] * c.columns + blocks(i) * c.block > c.acc_width,
+                lambda i: (
+                    i["acc_tile"] * c.columns + last_block(i) * c.block > c.acc_width - c.block
+                ),
             ),
-            (blocks_of("p", lambda i: blocks(i) - 1, "block"),),
+            (blocks_of("p", last_block, "block"),),
         ),
         Opcode.VECTOR: Rules(
             (
@@ -213,7 +213,10 @@ def rules(config: Config) -> dict[Opcode, Rules]:
                 lambda i: (i["source"] == Source.ACC) & (i["bank"] >= c.acc_banks),
                 lambda i: (
                     (i["source"] == Source.ACC)
-                    & (i["acc_tile"] * c.columns + (chunks(i) + offset(i)) * c.lanes > c.acc_width)
+                    & (
+                        i["acc_tile"] * c.columns + (last_chunk(i) + offset(i)) * c.lanes
+                        >= c.acc_width
+                    )
                 ),
                 lambda i: uses(Operand.COLUMN_SCALE)(i) & ((i["scale_base"] & (c.lanes - 1)) != 0),
             ),
@@ -225,7 +228,7 @@ def rules(config: Config) -> dict[Opcode, Rules]:
                     (
                         (minus_one("rows"), field("x_row")),
                         (
-                            lambda i: (chunks(i) + offset(i) - 1) >> (block_shift - lane_shift),
+                            lambda i: (last_chunk(i) + offset(i)) >> (block_shift - lane_shift),
                             field("x_block"),
                         ),
                     ),
@@ -241,7 +244,7 @@ def rules(config: Config) -> dict[Opcode, Rules]:
                 entries(
                     c.scale_depth,
                     "scale_base",
-                    lambda i: (chunks(i) + offset(i)) * c.lanes - 1,
+                    lambda i: (last_chunk(i) + offset(i)) * c.lanes + (c.lanes - 1),
                     uses(Operand.COLUMN_SCALE),
                 ),
                 vector_words("y", field("to_vector")),
@@ -250,7 +253,7 @@ def rules(config: Config) -> dict[Opcode, Rules]:
                     field("m_base"),
                     (
                         (minus_one("rows"), field("m_row")),
-                        (lambda i: blocks(i) - 1, field("m_block")),
+                        (last_block, field("m_block")),
                     ),
                     field("to_blocks"),
                 ),

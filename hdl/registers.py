@@ -153,20 +153,19 @@ class Registers(wiring.Component):
 
         # Control.
         resetting, starting = Signal(range(RESET_CYCLES + 1)), Signal()
+        following = Signal.like(resetting)
         asked = Mux(written["CONTROL"], ones, 0)
-        m.d.comb += [
-            self.reset.eq(resetting.any()),
-            self.start.eq(starting & ~self.reset),
-        ]
+        m.d.comb += [self.start.eq(starting & ~self.reset), following.eq(resetting)]
+        m.d.sync += [resetting.eq(following), self.reset.eq(following.any())]
         with m.If(~self.reset):
             m.d.sync += starting.eq(0)
-        with m.If((resetting > 1) | ~self.unsettled):
-            m.d.sync += resetting.eq(resetting - resetting.any())
+        with m.If((resetting > 1) | (self.reset & ~self.unsettled)):
+            m.d.comb += following.eq(resetting - 1)
         needs_reset = (self.status == Status.ERROR) | (self.status == Status.STOPPED)
         with m.If(asked[0] & ~running & (~needs_reset | self.reset | asked[1])):
             m.d.sync += starting.eq(1)
         with m.If(asked[1]):
-            m.d.sync += resetting.eq(RESET_CYCLES)
+            m.d.comb += following.eq(RESET_CYCLES)
         m.d.sync += self.stop.eq(running & (self.stop | asked[2]))
         show(Register.CONTROL, starting, self.reset, self.stop)
 

@@ -62,6 +62,7 @@ class Matmul(Unit):
         for tile in range(tiles):
             width = min(c, cols - tile * c)
             column = body["b_base"] + (tile * c + width - 1) * body["b_col"]
+            released = offer - 1
             # The tile is taken: at the earliest when the loader's last tile goes.
             taken = max(offer, self._go)
             offer = taken + TILER_PERIOD
@@ -122,8 +123,8 @@ class Matmul(Unit):
         self.last_result = last + t.dot_control + t.product_write + width - 1
         self._free = taken + 1
         self.complete(i, last + t.dot_control + t.product_done, early + TAP_DELAY + t.tap)
-        yield taken
-        return taken
+        yield released
+        return released
 
     def _stream(self, go: int, body: dict[str, int], block: int) -> None:
         """The rows of A of a weight tile enter the array after `go`."""

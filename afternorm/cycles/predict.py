@@ -24,9 +24,9 @@ from afternorm.cycles.reduce import Reduce
 from afternorm.cycles.timing import (
     ENTER_TO_GRANT,
     FIFO,
-    GRANT_TO_OFFER,
     IN_FLIGHT,
-    READY_TO_GRANT,
+    LEAVE_TO_ENTER,
+    LEAVE_TO_OFFER,
     timing,
 )
 from afternorm.cycles.unit import Unit
@@ -86,24 +86,24 @@ class _Frontend:
         self._head: deque[tuple[Instruction, int]] = deque()
         self._enters: Waiters = []
         self._leaves: Waiters = []
-        self._granted: list[int] = []
+        self._left: list[int] = []
         self.blocked: Instruction | None = None
         self.heads: list[int] = []
         self.grants: list[int] = []
-        """When instructions that are no SYNC came to the head, and were granted."""
+        self.offers: list[int] = []
+        """When instructions that are no SYNC came to the head, were granted, and offered."""
 
     def enter(self) -> Process:
-        """Take instruction by instruction from the queue: when the one before is granted."""
-        before = -1
+        """Take instruction by instruction from the queue: when the one before left the head."""
         while True:
             while not self.queue:
                 yield self.arrivals
             instruction, written = self.queue.popleft()
-            while len(self._granted) < len(self.entered):
+            while len(self._left) < len(self.entered):
                 yield self._leaves
-            if self._granted:
-                before = max(self._granted[-1], self.entered[-1] + 1)
-            entered = max(written + FIFO, before)
+            entered = written + FIFO
+            if self._left:
+                entered = max(entered, self._left[-1] + LEAVE_TO_ENTER)
             self.entered.append(entered)
             self._head.append((instruction, entered))
             self.machine.kernel.wake(self.departures)
@@ -112,12 +112,12 @@ class _Frontend:
     def run(self) -> Process:
         """Grant instruction by instruction, and have it executed."""
         m, unit = self.machine, self.unit
-        ready = -1
+        passed = -1
         while True:
             while not self._head:
                 yield self._enters
             instruction, entered = self._head.popleft()
-            grant = max(entered + ENTER_TO_GRANT, ready)
+            grant = entered + ENTER_TO_GRANT
             self.blocked = instruction
             before = len(self.grants) - IN_FLIGHT
             if before >= 0:
@@ -129,13 +129,14 @@ class _Frontend:
                 while not tokens:
                     yield m.waiters[semaphore]
                 grant = max(grant, heappop(tokens))
-            yield grant
-            self._granted.append(grant)
+            left = max(grant, passed)
+            yield left
+            self._left.append(left)
             m.kernel.wake(self._leaves)
             if instruction.opcode == Opcode.SYNC:
                 while len(unit.done) < len(self.grants):
                     yield unit.changes
-                passed = max(grant, unit.finished) + GRANT_TO_OFFER
+                passed = max(left, unit.finished) + LEAVE_TO_OFFER
                 for semaphore in set(instruction.signals):
                     m.signal(semaphore, passed)
                 if instruction.early is not None:
@@ -143,9 +144,9 @@ class _Frontend:
             else:
                 self.grants.append(grant)
                 self.heads.append(entered + 1)
-                passed = yield from unit.execute(instruction, grant + GRANT_TO_OFFER)
+                self.offers.append(left + LEAVE_TO_OFFER)
+                passed = yield from unit.execute(instruction, self.offers[-1])
                 unit.accepted.append(passed)
-            ready = passed + READY_TO_GRANT
             self.blocked = None
 
     def time(self, cycles: int) -> EngineTime:
@@ -153,13 +154,13 @@ class _Frontend:
         busy = waiting = starved = 0
         idle_from = 1
         unit = self.unit
-        for head, grant, accepted, done in zip(
-            self.heads, self.grants, unit.accepted, unit.done, strict=True
+        for head, grant, offered, accepted, done in zip(
+            self.heads, self.grants, self.offers, unit.accepted, unit.done, strict=True
         ):
             if grant > idle_from:
                 waiting += grant - max(idle_from, min(head, grant))
             starved += max(0, head - 1 - idle_from)
-            begin = grant + 1 if unit.BUSY_WHEN_OFFERED else accepted + 1
+            begin = offered if unit.BUSY_WHEN_OFFERED else accepted + 1
             end = done + unit.BUSY_WHEN_DONE
             busy += max(0, end - max(idle_from, begin))
             idle_from = max(idle_from, end)

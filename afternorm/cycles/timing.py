@@ -30,10 +30,10 @@ TAP_DELAY = SCRATCHPAD + 1
 """From a block's request to the statistics tap."""
 ENTER_TO_GRANT = 1
 """From an instruction's way out of its queue to the first cycle in which it may be granted."""
-READY_TO_GRANT = 0
-"""From an engine's `ready` to the first grant that it allows."""
-GRANT_TO_OFFER = 1
-"""From a grant to the instruction's offer to its engine."""
+LEAVE_TO_OFFER = 1
+"""From an instruction's way out of the head to its offer to its engine."""
+LEAVE_TO_ENTER = 1
+"""From there to the first cycle in which the next one may come to the head."""
 SEMAPHORE = 2
 """From a signal to the first grant that it allows."""
 IN_FLIGHT = 8
@@ -103,7 +103,7 @@ def timing(config: Config, *, hop_latency: int = 0) -> Timing:
     read_to_write = 2 + FLOAT_ADD
     tree = log2_ceil(c.tiles) * (FLOAT_ADD + hop_latency)
     block_bits = log2_ceil(c.block)
-    divide, root = f + 5, f + 2
+    choice, divide, root = 1, f + 5, f + 2
     norm = 2 * FLOAT_MULTIPLY + 2 * FLOAT_ADD + root + divide + 1
     lane = 2 * (FLOAT_MULTIPLY + FLOAT_ADD) + FUNCTION
     exp_block = SCRATCHPAD + (c.columns > lanes) + EXP_LANE + EXP_TABLE
@@ -125,10 +125,10 @@ def timing(config: Config, *, hop_latency: int = 0) -> Timing:
         vector_write=SCRATCHPAD + 1 + int_to_float(f, 8) + 1 + tree + lane + 1,
         vector_block=quantizer(c.block, c.lanes) + FIFO,
         scales={
-            Scale.SOFTMAX: divide + 1,
-            Scale.RMS: norm,
-            Scale.LAYER: norm + FLOAT_MULTIPLY,
-            Scale.SUM: 1,
+            Scale.SOFTMAX: choice + divide + 1,
+            Scale.RMS: choice + norm,
+            Scale.LAYER: choice + norm + FLOAT_MULTIPLY,
+            Scale.SUM: choice + 1,
         },
         checks={
             opcode: sum(len(extent.terms) for extent in rule.extents)

@@ -82,7 +82,7 @@ class Vector(Unit):
         while self._decoding:
             yield self._moves
         self._decoding = True
-        accepted = max(offered, self._taken)
+        accepted = max(offered, self._taken + 1)
         self._decoded.append((i, accepted))
         self.machine.kernel.wake(self._to_issue)
         yield accepted

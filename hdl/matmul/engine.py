@@ -129,7 +129,6 @@ class MatmulEngine(wiring.Component):
         connect(m, flipped(self.i), tiler.i)
         connect(m, tiler.o, sequencer.i)
         a_accepted = sequencer.a.valid & self.a.ready
-        b_accepted = sequencer.b.valid & self.b.ready
         m.d.comb += [
             self.a.valid.eq(sequencer.a.valid),
             self.a.address.eq(sequencer.a.payload),
@@ -138,7 +137,7 @@ class MatmulEngine(wiring.Component):
             self.b.address.eq(sequencer.b.payload),
             sequencer.b.ready.eq(self.b.ready),
             self.row_issued.eq(a_accepted),
-            self.operand_read.eq(a_accepted | b_accepted),
+            self.operand_read.eq(a_accepted | sequencer.issue.b_valid),
             self.conflict.eq(
                 (sequencer.a.valid & ~self.a.ready) | (sequencer.b.valid & ~self.b.ready)
             ),
@@ -187,5 +186,5 @@ class MatmulEngine(wiring.Component):
             m.d.sync += ahead.eq(through)
         with m.Elif(ahead != 0):
             m.d.sync += ahead.eq(ahead - 1)
-        m.d.comb += self.busy.eq(self.i.valid | sequencer.active | (ahead != 0))
+        m.d.comb += self.busy.eq(self.i.valid | tiler.o.valid | sequencer.active | (ahead != 0))
         return m

@@ -146,7 +146,9 @@ class Sequencer(wiring.Component):
                     "stat_adds": 1,
                     "stat_squares": 1,
                     "stat_owned": body.stat_owned.shape(),
-                    "first_block": 1,
+                    "continues": 1,  # the statistics of an earlier instruction
+                    "after_tap": 1,  # its columns wait for the last block at the tap,
+                    "after_burst": 1,  # or for the burst before
                     "first_tile": 1,
                     "last_tile": 1,
                 }
@@ -155,6 +157,7 @@ class Sequencer(wiring.Component):
         )
         last_block = Signal()
         m.d.comb += last_block.eq(weights.blocks_left == 0)
+        tap_of_b = weights.stats == Stats.B
 
         # -- the loader's burst
         held = Signal()  # there is a weight tile
@@ -208,7 +211,9 @@ class Sequencer(wiring.Component):
                 weights.stat_adds.eq(~body.stat_first),
                 weights.stat_squares.eq(body.stat_squares),
                 weights.stat_owned.eq(body.stat_owned),
-                weights.first_block.eq(1),
+                weights.continues.eq(~body.stat_first),
+                weights.after_tap.eq((body.stats == Stats.B) & ~body.stat_first),
+                weights.after_burst.eq((body.stats == Stats.B) & body.stat_first),
                 weights.first_tile.eq(self.i.payload.first),
                 weights.last_tile.eq(self.i.payload.last),
                 owner.eq(0),
@@ -228,7 +233,9 @@ class Sequencer(wiring.Component):
                 weights.blocks_left.eq(weights.blocks_left - 1),
                 weights.adds.eq(1),
                 weights.stat_adds.eq(1),
-                weights.first_block.eq(0),
+                weights.continues.eq(0),
+                weights.after_tap.eq(0),
+                weights.after_burst.eq(tap_of_b),
                 position.eq(position + 1),
                 loaded.eq(0),
                 fresh.eq(1),
@@ -303,27 +310,28 @@ class Sequencer(wiring.Component):
         # -- interlocks
         def timer(start: Value, frozen: Value, period: int, name: str) -> Value:
             """Whether fewer than `period` cycles went by since `start`, frozen ones not counted."""
-            left = Signal(range(period), name=name)
+            left, runs = Signal(range(period), name=name), Signal(name=f"{name}_runs")
             with m.If(start):
-                m.d.sync += left.eq(period - 1)
-            with m.Elif((left != 0) & ~frozen):
-                m.d.sync += left.eq(left - 1)
-            return left != 0
+                m.d.sync += [left.eq(period - 1), runs.eq(period > 1)]
+            with m.Elif(runs & ~frozen):
+                m.d.sync += [left.eq(left - 1), runs.eq(left != 1)]
+            return runs
 
         a_refused = streaming & ~self.a.ready
         b_refused = self.b.valid & ~self.b.ready
-        tap_of_b = weights.stats == Stats.B
         tapped = Signal()
         rows_wait = timer(go, a_refused, max(self.min_period, self.tap_period), "rows_timer")
         burst_wait = timer(b_accepted & fresh, b_refused, self.tap_period, "burst_timer")
         # A tap of A in progress counts as one that is passing: it is seen a cycle later only.
         a_taps = streaming & rows.tap.valid
-        tap_wait = timer(tapped, C(0), self.tap_period, "tap_timer") | a_taps
-        continued = weights.first_block & weights.stat_adds
+        tap_wait = timer(tapped, C(0), self.tap_period, "tap_timer")
 
         m.d.comb += [
             go.eq(
-                complete & free & ~(weights.adds & rows_wait) & ~(tap_of_a & continued & tap_wait)
+                complete
+                & free
+                & ~(weights.adds & rows_wait)
+                & ~(tap_of_a & weights.continues & (tap_wait | a_taps))
             ),
             # The shadow registers are free once the row with the swap is on its way.
             self.b.valid.eq(
@@ -333,7 +341,9 @@ class Sequencer(wiring.Component):
                     fresh
                     & (
                         (streaming & swap & ~self.a.ready)
-                        | (tap_of_b & (Mux(continued, tap_wait, burst_wait) | a_taps))
+                        | (weights.after_tap & tap_wait)
+                        | (weights.after_burst & burst_wait)
+                        | (tap_of_b & a_taps)
                     )
                 )
             ),

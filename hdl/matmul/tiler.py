@@ -6,7 +6,8 @@ are loaded in descending order, so that is column L-1), and its place in the acc
 tile takes `period` = 4 cycles, beside the loading of the one before, and needs one multiplier
 for ``(L - 1) * b_col``.
 
-The instruction stays in its stream, whose payload holds, until its last tile was taken.
+The instruction is kept beside its last tile, so that its stream moves on before that tile is
+taken: neither `ready` depends on the other.
 """
 
 from amaranth import *
@@ -82,13 +83,15 @@ class ColumnTiler(wiring.Component):
         fresh = Signal(init=1)
         rest = Signal(count, reset_less=True)
         b_column = Signal(tile["b_address"].shape, reset_less=True)
-        place = Signal(tile["tile"].shape, reset_less=True)
+        following = Signal(tile["tile"].shape, reset_less=True)
         entry = Signal(tile["entry"].shape, reset_less=True)
 
         # The tile in the making.
         left = Signal(count)
         m.d.comb += left.eq(Mux(fresh, body.cols, rest))
-        last = Signal(reset_less=True)
+        kept = Signal(body.shape(), reset_less=True)
+        first, last = Signal(reset_less=True), Signal(reset_less=True)
+        place = Signal(tile["tile"].shape, reset_less=True)
         last_column = Signal(tile["last_column"].shape, reset_less=True)
         offset = Signal(tile["b_address"].shape, reset_less=True)
         b_address = Signal(tile["b_address"].shape, reset_less=True)
@@ -100,13 +103,10 @@ class ColumnTiler(wiring.Component):
                     last.eq(left <= columns),
                     last_column.eq(Mux(left <= columns, left - 1, columns - 1)),
                     rest.eq(left - columns),
+                    place.eq(Mux(fresh, body.acc_tile, following)),
                 ]
                 with m.If(fresh):
-                    m.d.sync += [
-                        b_column.eq(body.b_base),
-                        place.eq(body.acc_tile),
-                        entry.eq(body.stat_base),
-                    ]
+                    m.d.sync += [b_column.eq(body.b_base), entry.eq(body.stat_base)]
                 with m.If(self.i.valid):
                     m.next = "OFFSET"
             with m.State("OFFSET"):
@@ -116,26 +116,31 @@ class ColumnTiler(wiring.Component):
                 m.d.sync += [
                     b_address.eq(b_column + offset),
                     last_entry.eq(entry + last_column),
+                    first.eq(fresh),
+                    kept.eq(body),
                 ]
+                m.d.comb += self.i.ready.eq(last)
                 m.next = "OFFER"
             with m.State("OFFER"):
-                m.d.comb += [self.o.valid.eq(1), self.i.ready.eq(self.o.ready & last)]
+                # What follows does not wait for `ready`, which comes late: it is the same in
+                # every cycle of the offer.
+                m.d.comb += self.o.valid.eq(1)
+                m.d.sync += [
+                    fresh.eq(last),
+                    b_column.eq(b_address + kept.b_col),
+                    following.eq(place + 1),
+                    entry.eq(last_entry + 1),
+                ]
                 with m.If(self.o.ready):
-                    m.d.sync += [
-                        fresh.eq(last),
-                        b_column.eq(b_address + body.b_col),
-                        place.eq(place + 1),
-                        entry.eq(last_entry + 1),
-                    ]
                     m.next = "COLUMNS"
 
         m.d.comb += [
-            self.o.payload.body.eq(body),
+            self.o.payload.body.eq(kept),
             self.o.payload.b_address.eq(b_address),
             self.o.payload.last_column.eq(last_column),
             self.o.payload.tile.eq(place),
             self.o.payload.entry.eq(last_entry),
-            self.o.payload.first.eq(fresh),
+            self.o.payload.first.eq(first),
             self.o.payload.last.eq(last),
         ]
         return m

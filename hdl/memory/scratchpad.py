@@ -9,7 +9,8 @@ gather network, the store engine and the host.  Of the writers one goes a cycle:
 exp unit, vector unit, gather network, load engine, host.
 
 A read accepted in a cycle gives its data `SCRATCHPAD_LATENCY` cycles later.  A
-write accepted in a cycle is seen by reads accepted two cycles later and on.
+write accepted in a cycle is seen by reads accepted two cycles later and on; what a
+read of the same word one cycle later gives is undefined.
 """
 
 from amaranth import *
@@ -85,39 +86,37 @@ class Scratchpad(wiring.Component):
             write_exponent.eq(~host | self.host_exponent),
         ]
 
-        # Readers: three ports reach the banks; the third one is shared.
-        third, third_address = Signal(), Signal(bank_bits + word_bits)
-        third_ready = Signal()
-        taken = Const(0)
-        for name in READERS[2:]:
-            port = getattr(self, f"read_{name}")
-            m.d.comb += port.ready.eq(third_ready & ~taken)
-            with m.If(port.valid & ~taken):
-                m.d.comb += third_address.eq(port.address)
-            taken = taken | port.valid
-        m.d.comb += third.eq(taken)
+        # Readers: three ports reach the banks; the third one is shared.  Whether A or B has a
+        # reader's bank is asked of each of them, before it is known which one goes.
+        def bank_of(port) -> Value:
+            return port.address[word_bits:]
 
-        requests = [
-            (self.read_a.valid, self.read_a.address, self.read_a.ready),
-            (self.read_b.valid, self.read_b.address, self.read_b.ready),
-            (third, third_address, third_ready),
+        def meets(port, others) -> Value:
+            return Cat(other.valid & (bank_of(other) == bank_of(port)) for other in others).any()
+
+        shared = [getattr(self, f"read_{name}") for name in READERS[2:]]
+        operands = (self.read_a, self.read_b)
+        m.d.comb += [
+            self.read_a.ready.eq(1),
+            self.read_b.ready.eq(~meets(self.read_b, operands[:1])),
         ]
-        bank_of = [address[word_bits:] for _, address, _ in requests]
-        for index, (_, _, ready) in enumerate(requests):
-            m.d.comb += ready.eq(
-                ~Cat(
-                    requests[other][0] & (bank_of[other] == bank_of[index])
-                    for other in range(index)
-                ).any()
-            )
+        third_address = Signal(bank_bits + word_bits)
+        third = Const(0)
+        for port in shared:
+            m.d.comb += port.ready.eq(~third & ~meets(port, operands))
+            with m.If(port.valid & ~third):
+                m.d.comb += third_address.eq(port.address)
+            third = third | port.valid
 
         words = []
         for bank in range(c.scratchpad_banks):
+            # Nobody looks at what a bank reads where it is being written.
+            relaxed = {"depth": 1 << word_bits, "init": [], "attrs": {"no_rw_check": 1}}
             m.submodules[f"mantissas{bank}"] = mantissas = Memory(
-                shape=unsigned(8 * c.block), depth=1 << word_bits, init=[]
+                shape=unsigned(8 * c.block), **relaxed
             )
             m.submodules[f"exponents{bank}"] = exponents = Memory(
-                shape=unsigned(EXPONENT_BITS), depth=1 << word_bits, init=[]
+                shape=unsigned(EXPONENT_BITS), **relaxed
             )
             halves = []
             for memory, enable, value in (
@@ -130,20 +129,19 @@ class Scratchpad(wiring.Component):
                     write.addr.eq(write_address[:word_bits]),
                     write.data.eq(value),
                 ]
-                # The request of lowest priority is assigned first, so that others override it.
-                m.d.comb += read.en.eq(0)
-                for index in reversed(range(len(requests))):
-                    valid, address, _ = requests[index]
-                    with m.If(valid & (bank_of[index] == bank)):
-                        m.d.comb += [read.en.eq(1), read.addr.eq(address[:word_bits])]
+                # A bank that neither A nor B wants reads for the others, who may not care.
+                m.d.comb += read.addr.eq(third_address[:word_bits])
+                for port in reversed(operands):
+                    with m.If(port.valid & (bank_of(port) == bank)):
+                        m.d.comb += read.addr.eq(port.address[:word_bits])
                 halves.append(read.data)
             words.append(Cat(*halves))
 
-        for index in range(len(requests)):
+        addresses = [self.read_a.address, self.read_b.address, third_address]
+        for address, ports in zip(addresses, ([self.read_a], [self.read_b], shared), strict=True):
             bank, value = Signal(bank_bits), Signal(layout)
-            m.d.sync += bank.eq(bank_of[index])
+            m.d.sync += bank.eq(address[word_bits:])
             m.d.sync += value.as_value().eq(Array(words)[bank])
-            ports = ("a", "b")[index : index + 1] or READERS[2:]
-            for name in ports:
-                m.d.comb += getattr(self, f"read_{name}").data.eq(value)
+            for port in ports:
+                m.d.comb += port.data.eq(value)
         return m

@@ -46,6 +46,9 @@ IN_FLIGHT = 16
 START_CYCLES = 2
 """Cycles from the acceptance of an instruction by an idle engine to its first read."""
 
+CHOICE_CYCLES = 1
+"""Cycles to take a tile's own sums or those of all."""
+
 
 class ReduceEngine(wiring.Component):
     """Engine for REDUCE and SCAN.
@@ -107,6 +110,7 @@ class ReduceEngine(wiring.Component):
             START_CYCLES
             + STATISTICS_LATENCY
             + (tree_latency(self.config) if tree else 0)
+            + CHOICE_CYCLES
             + self._scale.mode_latency(mode)
             + 1
         )
@@ -201,18 +205,21 @@ class ReduceEngine(wiring.Component):
             scale.eps.eq(eps),
         ]
         summed = delay_valid(m, self.tree.valid, tree_latency(self.config))
+        chosen = Signal(sums.shape(), reset_less=True)
+        entering = Signal()
         with m.If(use_tree):
-            m.d.comb += [
-                scale.valid.eq(summed),
-                scale.s1.eq(self.tree.i[0]),
-                scale.s2.eq(self.tree.i[1]),
+            m.d.sync += [
+                entering.eq(summed),
+                chosen.s1.eq(self.tree.i[0]),
+                chosen.s2.eq(self.tree.i[1]),
             ]
         with m.Else():
-            m.d.comb += [
-                scale.valid.eq(read),
-                scale.s1.eq(sums.s1),
-                scale.s2.eq(sums.s2),
-            ]
+            m.d.sync += [entering.eq(read), chosen.eq(sums)]
+        m.d.comb += [
+            scale.valid.eq(entering),
+            scale.s1.eq(chosen.s1),
+            scale.s2.eq(chosen.s2),
+        ]
 
         # REDUCE: write
         target = Signal()
@@ -352,12 +359,14 @@ class ReduceEngine(wiring.Component):
 
         # `done` is registered, hence one cycle less
         settle = SCRATCHPAD_LATENCY + tap.latency - 1
-        settling = Signal(range(settle + 1))
+        settling = Signal(range(settle))
         scanned = settling == 1
+        ended = Signal()
+        m.d.sync += ended.eq(end)
         with m.If(settling != 0):
             m.d.sync += settling.eq(settling - 1)
-        with m.If(end):
-            m.d.sync += settling.eq(settle)
+        with m.If(ended):
+            m.d.sync += settling.eq(settle - 1)
         with m.If(scanned):
             m.d.sync += scanning.eq(0)
         return scanned

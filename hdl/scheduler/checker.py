@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks an instruction before any engine sees it (the rules: `afternorm.legality`).
 
-In the first cycle the opcode, the semaphores' numbers and the operands are
-looked at; then the address extents, one term ``(count - 1) * stride`` a cycle on
+In the first cycle the semaphores' numbers, the operands, and what the rules add
+up are looked at; then the address extents, one term ``(count - 1) * stride`` a cycle on
 a single multiplier.  The longest instruction takes `latency` cycles.
 """
 
 from amaranth import *
+from amaranth.hdl._ast import Slice
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -57,12 +58,23 @@ class Checker(wiring.Component):
         header = HEADER_LAYOUT(self.instruction[: HEADER_LAYOUT.size])
         bits = self.instruction[HEADER_LAYOUT.size :]
 
-        operand_error, legal_opcode, semaphore_error = Signal(), Signal(), Signal()
+        semaphore_error, legal_opcode, operand_error = Signal(), Signal(), Signal()
         fields = [header[f"wait{n}"] for n in range(WAITS)]
         fields += [header[f"signal{n}"] for n in range(SIGNALS)] + [header.early]
         m.d.sync += semaphore_error.eq(
             Cat(field > self.config.semaphores for field in fields).any()
         )
+
+        # What the rules compute has a register of its own, written every cycle: their
+        # expressions are long, and the same ones come again.
+        computed: dict[str, tuple[Signal, Value]] = {}
+
+        def register(expression) -> Value:
+            value = Value.cast(expression)
+            if isinstance(value, (Const, Slice)):
+                return value
+            result = Signal(value.shape(), name="computed")
+            return computed.setdefault(repr(value), (result, value))[0]
 
         # One step an address term: its factors, the base on an extent's first
         # term, and the bound on its last.
@@ -75,27 +87,21 @@ class Checker(wiring.Component):
                 with m.Case(opcode):
                     layout = body_layout(opcode)
                     body = layout(bits[: layout.size]) if layout.size else None
-                    m.d.sync += [
-                        legal_opcode.eq(1),
-                        operand_error.eq(
-                            Cat(bad(body) for bad in self.rules[opcode].operands).any()
-                            if self.rules[opcode].operands
-                            else 0
-                        ),
-                    ]
+                    bad = [register(is_bad(body)) for is_bad in self.rules[opcode].operands]
+                    m.d.sync += [legal_opcode.eq(1), operand_error.eq(Cat(bad).any())]
                     with m.Switch(step):
                         number = 0
                         for extent in self.rules[opcode].extents:
                             for index, (count, distance) in enumerate(extent.terms):
                                 with m.Case(number):
                                     m.d.comb += [
-                                        factor.eq(count(body)),
-                                        stride.eq(distance(body)),
-                                        base.eq(extent.base(body)),
+                                        factor.eq(register(count(body))),
+                                        stride.eq(register(distance(body))),
+                                        base.eq(register(extent.base(body))),
                                         depth.eq(extent.depth),
                                         first.eq(index == 0),
                                         last.eq(index == len(extent.terms) - 1),
-                                        enabled.eq(extent.when(body)),
+                                        enabled.eq(register(extent.when(body))),
                                     ]
                                 number += 1
                         with m.Default():
@@ -104,23 +110,37 @@ class Checker(wiring.Component):
                 m.d.sync += legal_opcode.eq(0)
                 m.d.comb += finished.eq(1)
 
-        # One term a cycle: multiply, then add and compare in the cycle after.
+        m.d.sync += [result.eq(value) for result, value in computed.values()]
+
+        # One term a cycle: choose, multiply, then add and compare.
         checking = Signal()
         product, total, sum_now = Signal(SUM_BITS), Signal(SUM_BITS), Signal(SUM_BITS)
-        term = Signal(
+        chosen = Signal(
             data.StructLayout(
-                {"valid": 1, "first": 1, "last": 1, "base": SUM_BITS, "depth": SUM_BITS}
+                {
+                    "factor": len(factor),
+                    "stride": len(stride),
+                    "valid": 1,
+                    "first": 1,
+                    "last": 1,
+                    "base": SUM_BITS,
+                    "depth": SUM_BITS,
+                }
             )
         )
+        term = Signal.like(chosen)  # whose product it is
         address_error = Signal()
         m.d.comb += sum_now.eq(Mux(term.first, term.base, total) + product)
         m.d.sync += [
-            product.eq(factor * stride),
-            term.valid.eq(checking & ~finished),
-            term.first.eq(first),
-            term.last.eq(last & enabled),
-            term.base.eq(base),
-            term.depth.eq(depth),
+            chosen.factor.eq(factor),
+            chosen.stride.eq(stride),
+            chosen.valid.eq(checking & ~finished),
+            chosen.first.eq(first),
+            chosen.last.eq(last & enabled),
+            chosen.base.eq(base),
+            chosen.depth.eq(depth),
+            product.eq(chosen.factor * chosen.stride),
+            term.eq(chosen),
             total.eq(sum_now),
         ]
         with m.If(term.valid & term.last & (sum_now >= term.depth)):
@@ -130,18 +150,15 @@ class Checker(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [step.eq(0), address_error.eq(0)]
                 with m.If(self.start):
-                    m.next = "OPERANDS"
-            with m.State("OPERANDS"):
-                # The registers written every cycle now speak of this instruction.
-                with m.If(~legal_opcode | semaphore_error | operand_error):
-                    m.next = "DONE"
-                with m.Else():
                     m.next = "EXTENTS"
             with m.State("EXTENTS"):
+                # The registers written every cycle now speak of this instruction.
                 m.d.comb += checking.eq(1)
                 m.d.sync += step.eq(step + 1)
                 with m.If(finished):
-                    m.next = "DONE"
+                    m.next = "LAST"
+            with m.State("LAST"):
+                m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += self.done.eq(1)
                 m.next = "IDLE"

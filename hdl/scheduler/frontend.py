@@ -4,11 +4,14 @@
 Instructions leave the queue in order.  The head is granted its semaphores as
 soon as they count, even while the engine still works on earlier instructions,
 so that an engine that takes its next instruction early never waits for a grant.
+Granted, it is offered to the engine once the one before was taken.
 What an instruction signals is kept until the engine's `done` (and `early`)
 pulse, which come in order too.  A SYNC does not reach the engine: it passes when
 all earlier instructions are done, and then signals.
 
-From the queue's output to the engine are two cycles.
+From the queue's output to the engine are two cycles; at most every other cycle an
+instruction is offered.  An engine's `ready` reaches one register here and nothing else:
+the grant and the queue do not depend on it, as their paths are long enough.
 """
 
 from amaranth import *
@@ -23,7 +26,7 @@ from hdl.interfaces import engine_payload
 INDEX_BITS = 24
 """Of an instruction's number in its program."""
 IN_FLIGHT = 8
-"""Instructions of an engine that are granted and not done."""
+"""Instructions of an engine that are offered and not done."""
 
 
 def queue_payload(*opcodes: Opcode) -> data.StructLayout:
@@ -55,8 +58,8 @@ class Frontend(wiring.Component):
     ask, ask_set, grant : the semaphores' side; see `hdl.scheduler.semaphores`.
     signal, signal_early : out. Sets of semaphores that get a signal in this cycle.
     halt : in. Grant and issue nothing more.
-    waiting, starved, idle : out. The head waits for semaphores; nothing is queued or
-        granted; nothing is queued, granted or in flight.
+    waiting, starved, idle : out. The head waits for semaphores and nothing else is offered;
+        nothing is queued or offered; nothing is queued, offered or in flight.
     index : out. Of the instruction at the head.
     """
 
@@ -102,11 +105,12 @@ class Frontend(wiring.Component):
 
         # The head: its set of semaphores is decoded on the way in.
         head, head_valid, head_set = Signal(self.payload), Signal(), Signal.like(self.ask_set)
-        granted, granted_valid = Signal(self.payload), Signal()
+        cleared = Signal()  # the head was granted, and waits for its way out
+        offered, offered_valid = Signal(self.payload), Signal()
         leave, enter = Signal(), Signal()
         queued = self.payload(queue.r_data)
         m.d.comb += [
-            enter.eq(queue.r_rdy & (~head_valid | leave)),
+            enter.eq(queue.r_rdy & ~head_valid),
             queue.r_en.eq(enter),
         ]
         with m.If(enter):
@@ -115,52 +119,60 @@ class Frontend(wiring.Component):
 
         issue = Signal()
         in_flight = Signal(range(IN_FLIGHT + 1))
-        room = in_flight != IN_FLIGHT
+        room = Signal(init=1)
         m.d.comb += [
-            self.ask.eq(head_valid & (~granted_valid | issue) & room & ~self.halt),
+            self.ask.eq(head_valid & ~cleared & room & ~self.halt),
             self.ask_set.eq(head_set),
-            leave.eq(self.ask & self.grant),
+            leave.eq((cleared | self.grant) & (~offered_valid | issue)),
             self.index.eq(head.index),
         ]
+        m.d.sync += cleared.eq((cleared | self.grant) & ~leave)
         with m.If(leave):
-            m.d.sync += granted.eq(head)
-        m.d.sync += granted_valid.eq(leave | (granted_valid & ~issue))
+            m.d.sync += offered.eq(head)
+        m.d.sync += offered_valid.eq(leave | (offered_valid & ~issue))
 
-        # In flight from the grant on (an engine may pulse `early` before it lets go of the
+        # In flight from the offer on (an engine may pulse `early` before it lets go of the
         # instruction): what to signal when the engine is done.
-        is_sync = granted.instruction.opcode == Opcode.SYNC
+        is_sync = offered.instruction.opcode == Opcode.SYNC
         m.submodules.pending = pending = SyncFIFOBuffered(width=6 * SIGNALS, depth=IN_FLIGHT)
         m.submodules.earlies = earlies = SyncFIFOBuffered(width=6, depth=IN_FLIGHT)
-        sync_passes = granted_valid & is_sync & (in_flight == 0) & ~self.halt
+        sync_passes = offered_valid & is_sync & (in_flight == 0) & ~self.halt
         m.d.comb += [
-            self.o.valid.eq(granted_valid & ~is_sync & ~self.halt),
-            self.o.payload.eq(granted.instruction),
+            self.o.valid.eq(offered_valid & ~is_sync & ~self.halt),
+            self.o.payload.eq(offered.instruction),
             issue.eq((self.o.valid & self.o.ready) | sync_passes),
         ]
-        enters = leave & (head.instruction.opcode != Opcode.SYNC)
+        fresh, enters = Signal(), Signal()
+        now_in_flight = Signal.like(in_flight)
         m.d.comb += [
+            enters.eq(fresh & ~is_sync),
             pending.w_en.eq(enters),
-            pending.w_data.eq(head.signals.as_value()),
+            pending.w_data.eq(offered.signals.as_value()),
             pending.r_en.eq(self.done),
             earlies.w_en.eq(enters),
-            earlies.w_data.eq(head.early),
+            earlies.w_data.eq(offered.early),
             earlies.r_en.eq(self.early),
+            now_in_flight.eq(in_flight + enters - self.done),
         ]
-        m.d.sync += in_flight.eq(in_flight + enters - self.done)
+        m.d.sync += [
+            fresh.eq(leave),
+            in_flight.eq(now_in_flight),
+            room.eq(now_in_flight != IN_FLIGHT),
+        ]
 
         finished = data.ArrayLayout(6, SIGNALS)(pending.r_data)
         with m.If(self.done):
             m.d.comb += self.signal.eq(self._set(*finished))
         with m.Elif(sync_passes):
-            m.d.comb += self.signal.eq(self._set(*granted.signals))
+            m.d.comb += self.signal.eq(self._set(*offered.signals))
         with m.If(self.early):
             m.d.comb += self.signal_early.eq(self._set(earlies.r_data))
         with m.Elif(sync_passes):
-            m.d.comb += self.signal_early.eq(self._set(granted.early))
+            m.d.comb += self.signal_early.eq(self._set(offered.early))
 
         m.d.comb += [
-            self.waiting.eq(head_valid & ~granted_valid & ~self.grant),
-            self.starved.eq(~head_valid & ~granted_valid & ~queue.r_rdy),
+            self.waiting.eq(self.ask & ~offered_valid & ~self.grant),
+            self.starved.eq(~head_valid & ~offered_valid & ~queue.r_rdy),
             self.idle.eq(self.starved & (in_flight == 0)),
         ]
         return m

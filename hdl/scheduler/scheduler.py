@@ -6,7 +6,7 @@ queue of their engine; a full queue holds up those behind it.  It has no policy
 of its own: what runs beside what is decided by the program's semaphores alone.
 
 END is the last that is taken; the machine is done when every engine is idle.  An
-illegal instruction stops it before it has any effect, a semaphore overflow at
+illegal instruction stops it before it has any effect, misuse of a semaphore at
 once, and a watchdog when for `watchdog_cycles` cycles nothing was granted,
 signalled, dispatched or executed, not counting those of waiting for DRAM.  So does an
 error on the way to DRAM.  At `stop` nothing more reaches an engine; the machine has
@@ -94,6 +94,8 @@ class Scheduler(wiring.Component):
         m.submodules.semaphores = semaphores = Semaphores(
             count=c.semaphores, waiters=len(engines), signallers=2 * len(engines)
         )
+        held = Signal(init=1)  # what the front ends see of `halt`, which many wait for
+        m.d.sync += held.eq(self.halt)
         frontends = []
         for engine in engines:
             frontend = Frontend(config=c, opcodes=OPCODES[engine])
@@ -103,7 +105,7 @@ class Scheduler(wiring.Component):
             m.d.comb += [
                 frontend.early.eq(self.early[engine]),
                 frontend.done.eq(self.done[engine]),
-                frontend.halt.eq(self.halt),
+                frontend.halt.eq(held),
                 frontend.grant.eq(semaphores.grant[engine]),
                 semaphores.ask[engine].eq(frontend.ask),
                 semaphores.ask_set[engine].eq(frontend.ask_set),
@@ -112,11 +114,17 @@ class Scheduler(wiring.Component):
                 self.waiting[engine].eq(frontend.waiting & ~self.busy[engine]),
                 self.starved[engine].eq(frontend.starved & ~self.busy[engine]),
             ]
-        executing = []  # instructions that an engine has taken and not finished, by engine
+        # Instructions that an engine has taken and not finished; seen a cycle late.
+        taking, finishing = Signal(len(engines)), Signal(len(engines))
+        executing = [taking.any()]
         for engine in engines:
             taken = Signal(range(IN_FLIGHT + 1), name=f"taken_{engine.name.lower()}")
             offered = getattr(self, f"o_{engine.name.lower()}")
-            m.d.sync += taken.eq(taken + (offered.valid & offered.ready) - self.done[engine])
+            m.d.sync += [
+                taking[engine].eq(offered.valid & offered.ready),
+                finishing[engine].eq(self.done[engine]),
+                taken.eq(taken + taking[engine] - finishing[engine]),
+            ]
             executing.append(taken.any())
         idle = Signal()
         m.d.comb += idle.eq(Cat(frontend.idle for frontend in frontends).all())
@@ -151,15 +159,10 @@ class Scheduler(wiring.Component):
 
         progress, running = Signal(), Signal()
         quiet = Signal(range(c.watchdog_cycles + 1))
+        active = Signal(len(engines))
+        m.d.sync += active.eq(self.busy | self.done | self.early | semaphores.grant)
         m.d.comb += [
-            progress.eq(
-                dispatched
-                | checker.done
-                | self.busy.any()
-                | self.done.any()
-                | self.early.any()
-                | semaphores.grant.any()
-            ),
+            progress.eq(dispatched | checker.done | active.any()),
             running.eq(self.status == Status.RUNNING),
             self.halt.eq(~running | self.stop),
             checker.instruction.eq(instruction),
@@ -230,7 +233,7 @@ class Scheduler(wiring.Component):
                 pass  # until reset
         with m.If(running & self.stop & ~Cat(executing).any() & ~self.busy.any()):
             m.d.sync += self.status.eq(Status.STOPPED)
-        with m.If(running & semaphores.overflow):
+        with m.If(running & semaphores.error):
             stop(Error.SEMAPHORE, index)
         with m.If(running & expired):
             stop(Error.DEADLOCK, blamed)

@@ -9,9 +9,10 @@ is two chunks, the second `gate_offset` chunks further on.
 
 Addresses are kept by adding strides; the sum of a row's base and a chunk's index is left to the
 pipeline behind.  Two instructions are held, one being walked and the next one decoded, so that
-none waits for another; the first slot comes three cycles after the instruction.  A gate whose x
-are MX blocks needs the product of two fields, which is added up bit by bit in the decoding
-stage: such an instruction is decoded in up to 9 cycles.
+none waits for another, except behind one of a single slot, which takes two cycles; the first slot
+comes three cycles after the instruction.  A gate whose x are MX blocks needs the product of two
+fields, which is added up bit by bit in the decoding stage: such an instruction is decoded in up
+to 9 cycles.
 """
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
@@ -140,7 +141,7 @@ class VectorWalk(wiring.Component):
         offset_left = Signal(_BITS["gate_offset"])
         decoded, taken = Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(~waiting | taken),
+            self.i.ready.eq(~waiting),
             decoded.eq(waiting & ~offset_left.any()),
         ]
         with m.If(offset_left.any()):
