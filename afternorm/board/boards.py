@@ -132,8 +132,8 @@ BOARDS = {
         preset="ulx3s",
         memory=BoardMemory(program=16 << 10, data=112 << 10),
         oscillator=25.0,
-        clock=50.0,
-        pll=Pll(reference=1, feedback=2, output=12),
+        clock=30.0,
+        pll=Pll(reference=5, feedback=6, output=20),
         baud=2_000_000,
         pins={
             "oscillator": ("G2",),
