@@ -95,9 +95,9 @@ def gemm(config: Any = TINY, **changes: int) -> CyclesTask:
         ("workloads = 3", "workloads must be tables, each headed [[workloads]]"),
         ('[workloads]\nkind = "gemm"', "workloads must be tables, each headed [[workloads]]"),
         ("preset = 'tiny'\n" + GEMM, "unknown key 'preset'; known are presets, schedules, "),
-        ("presets = ['huge']\n" + GEMM, "presets has 'huge'; there are tiny, small"),
+        ("presets = ['huge']\n" + GEMM, "presets has 'huge'; there are nano, tiny, small"),
         ("presets = []\n" + GEMM, "presets is empty: name a value, or leave the key out"),
-        ("presets = [1]\n" + GEMM, "presets has 1; there are tiny, small"),
+        ("presets = [1]\n" + GEMM, "presets has 1; there are nano, tiny, small"),
         ("schedules = ['eager']\n" + GEMM, "schedules has 'eager'; there are serial, "),
         ("scores = ['power']\n" + GEMM, "scores has 'power'; there are cycles, area, accuracy"),
         ("scores = ['accuracy']", "takes [[workloads]] or a table [accuracy]"),
@@ -375,7 +375,7 @@ def test_area_of_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     resources = report(design, top="pe", target="ecp5").root.resources
     assert resources["dsp"] == 1
     assert {kind: point["scores"][kind] for kind in resources} == resources
-    assert len(list((tmp_path / "cache").glob("cells-pe-*.json"))) == 1
+    assert len(list((tmp_path / "cache").glob("cells-*.json"))) == 1
 
 
 @pytest.mark.slow
