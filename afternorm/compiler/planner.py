@@ -243,7 +243,7 @@ def _place(
     for buffer, base in given.items():
         for number in results[buffer]:
             places[number][buffer] = base
-    ahead = config.queue_depth // 2 - 1
+    ahead = max(1, config.queue_depth // 2 - 1)
     end = _ring(constants, arena, top, ahead, inputs - 1, places, loads)
     plan.used[memory] = words(config, memory) - top + end
 

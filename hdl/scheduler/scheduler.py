@@ -231,7 +231,8 @@ class Scheduler(wiring.Component):
                     m.next = "IDLE"
             with m.State("STOPPED"):
                 pass  # until reset
-        with m.If(running & self.stop & ~Cat(executing).any() & ~self.busy.any()):
+        # Only once the front ends know of it: they may have offered something until then.
+        with m.If(running & self.stop & held & ~Cat(executing).any() & ~self.busy.any()):
             m.d.sync += self.status.eq(Status.STOPPED)
         with m.If(running & semaphores.error):
             stop(Error.SEMAPHORE, index)

@@ -101,6 +101,15 @@ def test_loads_go_ahead_of_their_use() -> None:
             used += 1
 
 
+@pytest.mark.parametrize("queue_depth", [2, 3])
+def test_short_queues(queue_depth: int) -> None:
+    buffers = Buffers()
+    constants = [constant(buffers, 64) for _ in range(12)]
+    operations = [scan(buffer.start) for buffer in constants]
+    plan = streamed_plan(CONFIG.with_(queue_depth=queue_depth), buffers, operations)
+    assert check(buffers, operations, plan) == [64] * 12
+
+
 def test_results_that_live_one_after_the_other_share_a_place() -> None:
     buffers = Buffers()
     chain = [buffers.add(Memory.SCRATCHPAD, 100) for _ in range(20)]
