@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from afternorm.bench.results import BenchResult, Label, Measurement, Panel
-from afternorm.bench.subject import Case, Subject, enlarged
+from afternorm.bench.subject import Case, Subject
 from afternorm.checkpoints import ARCHS, Arch, Floats, Layer, Model, seeded_input, seeded_layer
 from afternorm.checkpoints.layer import weight_shapes
 from afternorm.compiler.layer import compile_layer
@@ -17,7 +17,7 @@ from afternorm.compiler.layer_weights import SCHEDULES, Schedule
 from afternorm.compiler.model import ModelCompiler, ModelProgram
 from afternorm.config import Config
 from afternorm.cycles import predict
-from afternorm.errors import AfternormError, CapacityError
+from afternorm.errors import AfternormError
 from afternorm.job import Job
 from afternorm.progress import progress
 
@@ -183,28 +183,19 @@ def _published(
     interpolated = False
     with progress(f"measuring {name}", total=len(some) * len(SCHEDULES)) as advance:
         for number, T in enumerate(some):
-            config = subject.config.with_(tiles=T)
-            while True:
+
+            def measure(config: Config, before: int = number * len(SCHEDULES)) -> list[Measurement]:
+                nonlocal interpolated
                 measured: list[Measurement] = []
-                try:
-                    for schedule in SCHEDULES:
-                        chunk = min(tokens, config.rows_max)
-                        compiler = ModelCompiler(
-                            config, model, schedule, tokens=tokens, chunk=chunk
-                        )
-                        measured.append(_prefill(subject, compiler, tokens, name))
-                        advance(number * len(SCHEDULES) + len(measured))
-                        interpolated |= tokens > _CHUNKS * compiler.chunk and compiler.decodes
-                except CapacityError:
-                    larger = enlarged(config)
-                    if larger is None:
-                        raise
-                    # All schedules again: they share one accelerator.
-                    config = larger
-                else:
-                    break
-            result.measurements += measured
-            subject.note_memories(config)
+                for schedule in SCHEDULES:
+                    chunk = min(tokens, config.rows_max)
+                    compiler = ModelCompiler(config, model, schedule, tokens=tokens, chunk=chunk)
+                    measured.append(_prefill(subject, compiler, tokens, name))
+                    advance(before + len(measured))
+                    interpolated |= tokens > _CHUNKS * compiler.chunk and compiler.decodes
+                return measured
+
+            result.measurements += subject.with_room(subject.config.with_(tiles=T), measure)
     result.notes += subject.notes()
     if model.classifier is not None:
         result.notes.append(

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from afternorm.bench.decode import weight_bound
 from afternorm.bench.layers import hollow_model, place_of, programs_time, published
 from afternorm.bench.results import BenchResult, Label, Measurement, Panel
-from afternorm.bench.subject import Subject, enlarged
+from afternorm.bench.subject import Subject
 from afternorm.compiler.layer_weights import SCHEDULES
 from afternorm.compiler.model import ModelCompiler
-from afternorm.errors import AfternormError, CapacityError
+from afternorm.config import Config
+from afternorm.errors import AfternormError
 from afternorm.progress import progress
 
 CONTEXT = 2048
@@ -41,31 +42,21 @@ def bench_step(
     title = f"one layer of {name}, a token behind {context:,}"
     result = subject.result("decode", title)
     some = [subject.config.tiles] if tiles is None else tiles
+
+    def measure(config: Config) -> list[Measurement]:
+        measured = []
+        for schedule in SCHEDULES:
+            compiler = ModelCompiler(config, model, schedule, tokens=context + 1)
+            labels: dict[str, Label] = {"T": config.tiles, "weights": place_of(compiler)}
+            least = weight_bound(config, model)
+            bound = least.array if compiler.resident else max(least.array, least.dram)
+            programs = [compiler.step(context)]
+            measured.append(programs_time(subject, compiler, programs, labels, bound=bound))
+        return measured
+
     with progress(f"measuring {name}", total=len(some)) as advance:
         for number, T in enumerate(some):
-            config = subject.config.with_(tiles=T)
-            while True:
-                measured: list[Measurement] = []
-                try:
-                    for schedule in SCHEDULES:
-                        compiler = ModelCompiler(config, model, schedule, tokens=context + 1)
-                        labels: dict[str, Label] = {"T": T, "weights": place_of(compiler)}
-                        least = weight_bound(config, model)
-                        bound = least.array if compiler.resident else max(least.array, least.dram)
-                        programs = [compiler.step(context)]
-                        measured.append(
-                            programs_time(subject, compiler, programs, labels, bound=bound)
-                        )
-                except CapacityError:
-                    larger = enlarged(config)
-                    if larger is None:
-                        raise
-                    # All schedules again: they share one accelerator.
-                    config = larger
-                else:
-                    break
-            result.measurements += measured
-            subject.note_memories(config)
+            result.measurements += subject.with_room(subject.config.with_(tiles=T), measure)
             advance(number + 1)
     result.notes += subject.notes()
     result.notes.append(

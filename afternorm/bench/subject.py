@@ -119,6 +119,28 @@ class Subject:
             [f"memories are as large as the work needs: up to {', '.join(sizes)}"] if sizes else []
         ) + self._notes
 
+    def with_room(
+        self, config: Config, measure: Callable[[Config], list[Measurement]]
+    ) -> list[Measurement]:
+        """What `measure` measures on `config`, with memories as large as all of it needs together.
+
+        Raises
+        ------
+        CapacityError
+            If none are large enough.
+        """
+        while True:
+            try:
+                measured = measure(config)
+            except CapacityError:
+                larger = enlarged(config)
+                if larger is None:
+                    raise
+                config = larger
+            else:
+                self.note_memories(config)
+                return measured
+
     def note_memories(self, config: Config) -> None:
         """Remember that work took an accelerator with memories of this size."""
         if config.scratchpad_depth > self._largest.scratchpad_depth:
