@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from afternorm.cycles.kernel import Process, Steps, Waiters
 from afternorm.cycles.machine import Machine
 from afternorm.cycles.ports import next_free
-from afternorm.cycles.unit import Unit
+from afternorm.cycles.unit import Working
 from afternorm.isa import Instruction, Operand, Pair, Source
 
 _READ = 1
@@ -50,7 +50,7 @@ class _Pass:
     arrivals: list[int] = field(default_factory=list)
 
 
-class Vector(Unit):
+class Vector(Working):
     """The vector engine."""
 
     def __init__(self, machine: Machine) -> None:
@@ -61,32 +61,18 @@ class Vector(Unit):
         self._places = -(-cycles // self._in_block) + 1  # in the queue of blocks
         self._ahead = 4 + t.exp_done  # an EXP is known so long before its first write
         self._taken = 0  # by the walk
-        self._decoding = False
         self._walked = 0
         self._last_slot = 0
+        self._passes = 0
         self._begun = 0  # blocks
         self._written: list[int] = []  # blocks, when
-        self._decoded: deque[tuple[Instruction, int]] = deque()
         self._issued: deque[_Pass] = deque()
-        self._to_issue: Waiters = []
         self._to_write: Waiters = []
         self._progress: Waiters = []
-        self._moves: Waiters = []
 
     def processes(self) -> Iterable[Process]:
         """The walk and the writer."""
-        return self._issue(), self._write()
-
-    def execute(self, i: Instruction, offered: int) -> Steps:
-        """Execute an instruction that is offered from a cycle on; when it is accepted."""
-        while self._decoding:
-            yield self._moves
-        self._decoding = True
-        accepted = max(offered, self._taken + 1)
-        self._decoded.append((i, accepted))
-        self.machine.kernel.wake(self._to_issue)
-        yield accepted
-        return accepted
+        return *super().processes(), self._write()
 
     def _take(self, i: Instruction, accepted: int) -> _Pass:
         """The walk takes an instruction, when it has issued the last slot of the one before."""
@@ -114,38 +100,33 @@ class Vector(Unit):
             if gate:
                 decoding += (body["gate_offset"] // in_block).bit_length()
         self._taken = max(accepted + decoding, self._walked)
-        self._decoding = False
-        m.kernel.wake(self._moves)
+        self.release(self._taken + 1)
         first = max(self._taken + 2, self._last_slot + 1)
         width = words * (1 + gate)
         return _Pass(i, first, slots, chunk, chunk * in_block, reads, banks, width)
 
-    def _issue(self) -> Process:
-        """Issue the slots of the passes."""
-        number = 0
-        while True:
-            while not self._decoded:
-                yield self._to_issue
-            one = self._take(*self._decoded.popleft())
-            if one.instruction.drain:
-                while len(self.done) < number:
-                    yield self.changes
-                one.first = max(one.first, self.finished + 1)
-            number += 1
-            if one.words:
-                reads = self.machine.vector_reads
-                end = one.first + one.slots
-                reads.announce(one.first, end, _READ, period=one.chunk, width=one.words)
-            self._issued.append(one)
-            if one.instruction["to_blocks"]:
-                end = yield from self._issue_blocks(one)
-            elif one.reads:
-                end = yield from self._read(one)
-            else:
-                end = one.first + one.slots - 1
-            one.last = self._last_slot = end
-            self._walked = end - 1 if one.slots > 2 else self._taken + one.slots
-            self.machine.kernel.wake(self._to_write)
+    def work(self, i: Instruction, accepted: int) -> Process:
+        """Issue the slots of a pass."""
+        one = self._take(i, accepted)
+        if i.drain:
+            while len(self.done) < self._passes:
+                yield self.changes
+            one.first = max(one.first, self.finished + 1)
+        self._passes += 1
+        if one.words:
+            reads = self.machine.vector_reads
+            end = one.first + one.slots
+            reads.announce(one.first, end, _READ, period=one.chunk, width=one.words)
+        self._issued.append(one)
+        if i["to_blocks"]:
+            end = yield from self._issue_blocks(one)
+        elif one.reads:
+            end = yield from self._read(one)
+        else:
+            end = one.first + one.slots - 1
+        one.last = self._last_slot = end
+        self._walked = end - 1 if one.slots > 2 else self._taken + one.slots
+        self.machine.kernel.wake(self._to_write)
 
     def _read(self, one: _Pass) -> Steps:
         """The last slot of a pass that reads blocks and writes none."""
