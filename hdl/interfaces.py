@@ -88,6 +88,22 @@ def scratchpad_read(config: Config) -> ReadPort:
     return ReadPort(config.scratchpad_depth, block_layout(config.block))
 
 
+class OperandRead(wiring.Signature):
+    """Scratchpad reads of the matmul engine, which go before all others.
+
+    There is no `ready`: a read is accepted, except one of B where A reads the same bank.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__(
+            {
+                "valid": Out(1),
+                "address": Out(ceil_log2(config.scratchpad_depth)),
+                "data": In(block_layout(config.block)),
+            }
+        )
+
+
 def scratchpad_write(config: Config) -> WritePort:
     """A scratchpad writer's port: one block a transfer."""
     return WritePort(config.scratchpad_depth, block_layout(config.block))

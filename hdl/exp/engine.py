@@ -191,6 +191,7 @@ class ExpEngine(wiring.Component):
         now = Signal(body_type)
         active = Signal()
         free = Signal(range(self.queue_depth + 1), init=self.queue_depth)
+        has_room = Signal(init=1)  # free != 0
         read = Signal()
         chunk = Signal(range(chunks))
         block = Signal(range(c.acc_width // c.block))
@@ -201,7 +202,8 @@ class ExpEngine(wiring.Component):
         limit = Signal(column)
         causal_limit = Signal(signed(_KEY_BITS))
         last_block = Signal.like(block)
-        last_row = Signal.like(row)
+        rows_left = Signal(range(c.rows_max + 1))
+        in_last_block, in_last_row = Signal(), Signal()
         address = Signal.like(self.p.address)
         next_row = Signal.like(self.p.address)
         first_chunk, last_chunk = Signal(), Signal()
@@ -209,9 +211,9 @@ class ExpEngine(wiring.Component):
         m.d.comb += [
             first_chunk.eq(chunk == 0),
             last_chunk.eq(chunk == chunks - 1),
-            row_ends.eq(last_chunk & (block == last_block)),
-            ends.eq(row_ends & (row == last_row)),
-            read.eq(active & (~first_chunk | (free != 0))),
+            row_ends.eq(last_chunk & in_last_block),
+            ends.eq(row_ends & in_last_row),
+            read.eq(active & (~first_chunk | has_room)),
             start.eq(prepared & (~active | (read & ends))),
             self.acc.valid.eq(read),
             self.acc.bank.eq(now.bank),
@@ -230,15 +232,19 @@ class ExpEngine(wiring.Component):
                 m.d.sync += [
                     chunk.eq(0),
                     block.eq(block + 1),
+                    in_last_block.eq(block + 1 == last_block),
                     address.eq(address + now.p_block),
                 ]
             with m.If(row_ends):
                 m.d.sync += [
                     block.eq(0),
+                    in_last_block.eq(last_block == 0),
                     first_column.eq(0),
                     section.eq(0),
                     word.eq(now.acc_tile),
                     row.eq(row + 1),
+                    rows_left.eq(rows_left - 1),
+                    in_last_row.eq(rows_left == 2),
                     causal_limit.eq(causal_limit + 1),
                     address.eq(next_row),
                     next_row.eq(next_row + now.p_row),
@@ -254,7 +260,9 @@ class ExpEngine(wiring.Component):
                 limit.eq(columns_valid),
                 causal_limit.eq(queries_left),
                 last_block.eq(last_block_index),
-                last_row.eq(body.rows - 1),
+                in_last_block.eq(last_block_index == 0),
+                rows_left.eq(body.rows),
+                in_last_row.eq(body.rows == 1),
                 address.eq(body.p_base),
                 next_row.eq(second_row),
             ]
@@ -304,14 +312,15 @@ class ExpEngine(wiring.Component):
         m.submodules.targets = targets
         target = target_layout(targets.r_data)
         # A block's last chunk ends the instruction if its first does so in the last block.
-        final = (block == last_block) & (row == last_row)
-        written = Signal()
+        final = in_last_block & in_last_row
+        written, begins = Signal(), Signal()
         m.d.comb += [
             quantizer.i_valid.eq(under_way[-1]),
             quantizer.i.eq(powers),
             blocks.w_en.eq(quantizer.o_valid),
             blocks.w_data.eq(quantizer.o),
-            targets.w_en.eq(read & first_chunk),
+            begins.eq(read & first_chunk),
+            targets.w_en.eq(begins),
             targets.w_data.eq(Cat(address, final)),
             self.p.valid.eq(blocks.r_rdy),  # its address came long before
             self.p.address.eq(target.address),
@@ -324,7 +333,8 @@ class ExpEngine(wiring.Component):
             self.busy.eq(waiting | active | (free != self.queue_depth) | self.done),
         ]
         m.d.sync += [
-            free.eq(free - (read & first_chunk) + written),
+            free.eq(free - begins + written),
+            has_room.eq(written | (free > 1) | ((free == 1) & ~begins)),
             self.done.eq(written & target.last),
         ]
         return m

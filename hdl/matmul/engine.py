@@ -15,7 +15,7 @@ or instructions; see `hdl.matmul.sequencer` for the timing, `hdl.matmul.array` f
 right, `golden.machine.Machine` for the exact meaning.
 
 From the read of a row of A to the write of its column c it takes ``latency + c`` cycles.  A
-product whose operands are never refused and whose M >= C takes
+product whose reads of B are never refused and whose M >= C takes
 ``ideal + C + latency + C - 1`` cycles from its first read to its last write, with
 ``ideal = blocks * ceil(cols / C) * rows``.
 """
@@ -30,9 +30,9 @@ from hdl.arith.delay import delay, delay_valid
 from hdl.interfaces import (
     SCRATCHPAD_LATENCY,
     AccumulatorRead,
+    OperandRead,
     Tap,
     engine_members,
-    scratchpad_read,
 )
 from hdl.matmul.accumulator import Accumulators
 from hdl.matmul.array import SystolicArray
@@ -60,8 +60,8 @@ class MatmulEngine(wiring.Component):
         As in `hdl.interfaces.engine_members`.  `early`: the tap has seen the instruction's last
         block, or would have seen it in the first column tile's last row.  `done`: the last
         accumulator is being written, a drain read accepted in the next cycle sees it.
-        `conflict`: a read of A or B was refused.
-    a, b : Out(scratchpad_read)
+        `conflict`: a read of B was refused.
+    a, b : Out(OperandRead)
         Reads of A's and B's blocks.
     tap : Out(Tap)
         Blocks whose statistics are wanted.
@@ -93,8 +93,8 @@ class MatmulEngine(wiring.Component):
         super().__init__(
             {
                 **engine_members(Opcode.MATMUL),
-                "a": Out(scratchpad_read(config)),
-                "b": Out(scratchpad_read(config)),
+                "a": Out(OperandRead(config)),
+                "b": Out(OperandRead(config)),
                 "tap": Out(Tap(config)),
                 "exp_read": In(AccumulatorRead(config)),
                 "vector_read": In(AccumulatorRead(config)),
@@ -128,19 +128,14 @@ class MatmulEngine(wiring.Component):
 
         connect(m, flipped(self.i), tiler.i)
         connect(m, tiler.o, sequencer.i)
-        a_accepted = sequencer.a.valid & self.a.ready
         m.d.comb += [
-            self.a.valid.eq(sequencer.a.valid),
-            self.a.address.eq(sequencer.a.payload),
-            sequencer.a.ready.eq(self.a.ready),
-            self.b.valid.eq(sequencer.b.valid),
-            self.b.address.eq(sequencer.b.payload),
-            sequencer.b.ready.eq(self.b.ready),
-            self.row_issued.eq(a_accepted),
-            self.operand_read.eq(a_accepted | sequencer.issue.b_valid),
-            self.conflict.eq(
-                (sequencer.a.valid & ~self.a.ready) | (sequencer.b.valid & ~self.b.ready)
-            ),
+            self.a.valid.eq(sequencer.a_valid),
+            self.a.address.eq(sequencer.a_address),
+            self.b.valid.eq(sequencer.b_valid),
+            self.b.address.eq(sequencer.b_address),
+            self.row_issued.eq(sequencer.a_valid),
+            self.operand_read.eq(sequencer.a_valid | sequencer.issue.b_valid),
+            self.conflict.eq(sequencer.b_refused),
         ]
 
         issue = sequencer.issue
@@ -168,7 +163,7 @@ class MatmulEngine(wiring.Component):
         ]
 
         m.d.comb += [
-            accumulators.i_valid.eq(delay_valid(m, a_accepted, self._control_latency)),
+            accumulators.i_valid.eq(delay_valid(m, sequencer.a_valid, self._control_latency)),
             accumulators.i.eq(delay_line(m, sequencer.row, self._control_latency, name="row")),
             accumulators.dots.eq(array.dots),
             accumulators.exponents.eq(array.exponents),
@@ -182,7 +177,7 @@ class MatmulEngine(wiring.Component):
         # Rows in the pipelines: none once the last one had the time to reach the last column.
         through = self._control_latency + accumulators.latency
         ahead = Signal(range(through + 1))
-        with m.If(a_accepted):
+        with m.If(sequencer.a_valid):
             m.d.sync += ahead.eq(through)
         with m.Elif(ahead != 0):
             m.d.sync += ahead.eq(ahead - 1)

@@ -5,20 +5,21 @@ A *weight tile* is one block along K of one column tile: L <= C blocks of B, the
 The order is ``for column tile: for block k: for row m``.  The *loader* reads the blocks of B of
 a weight tile in a burst, in descending order of columns; the *streamer* reads one row of A a
 cycle.  They meet in one event, `go`: the burst of tile j is complete (its last read is being
-accepted) and the streamer is free (its last row is being accepted).  Then the streamer starts
+accepted) and the streamer is free (its last row is being read).  Then the streamer starts
 tile j and the loader tile j + 1, both in the next cycle, which is the earliest that
 `hdl.matmul.array` allows.  So the period of tiles is max(M, C, `min_period` where it applies):
 no idle slot for M >= C, between instructions neither, since the loader takes the next column
 tile while the streamer works on the current one.
 
-Reads of A go first in the scratchpad; where one is refused all the same, its row comes later.
-A refused read of B delays its burst.
+Reads go before all others in the scratchpad, and those of A before those of B: where both want
+one bank, B waits.  Whether a block of B is wanted in the next cycle is decided in this one, so that
+the scratchpad's arbitration begins at registers.
 
 Three interlocks keep read-modify-writes of a row apart by their latency:
 
-* Tiles that add to accumulators start `min_period` cycles or more after the one before.  Cycles
-  in which a read of A is refused do not count, so the distance holds row by row.
-* Bursts whose columns add to statistics, in the same way.
+* Tiles that add to accumulators start `min_period` cycles or more after the one before.
+* Bursts whose columns add to statistics, in the same way.  Cycles in which a read of B is refused
+  do not count, so the distance holds column by column.
 * A tile that goes on with the statistics of an earlier instruction waits until the last block
   passed the tap `tap_period` cycles ago, as rows then need not be at the same place.
 
@@ -35,7 +36,9 @@ from amaranth.utils import ceil_log2
 from afternorm.config import Config
 from afternorm.isa import Stats
 from hdl.matmul.accumulator import row_layout
+from hdl.matmul.interlock import CONDITIONS, Interlock
 from hdl.matmul.tiler import tile_layout
+from hdl.memory.scratchpad import bank_of
 
 
 def tap_layout(config: Config) -> data.StructLayout:
@@ -83,8 +86,12 @@ class Sequencer(wiring.Component):
     -------
     i : In(stream)
         Column tiles.
-    a, b : Out(stream)
-        Addresses to read.
+    a_valid, a_address : Out
+        A row of A is read, and where.
+    b_valid, b_address : Out
+        A block of B is wanted, and where.  It is read unless A is in the same bank.
+    b_refused : Out(1)
+        It is not.
     issue : Out(issue_layout)
         What accompanies the reads accepted in this cycle.
     row : Out(row_layout)
@@ -108,8 +115,11 @@ class Sequencer(wiring.Component):
         super().__init__(
             {
                 "i": In(stream.Signature(tile_layout(config))),
-                "a": Out(stream.Signature(address)),
-                "b": Out(stream.Signature(address)),
+                "a_valid": Out(1),
+                "a_address": Out(address),
+                "b_valid": Out(1),
+                "b_address": Out(address),
+                "b_refused": Out(1),
                 "issue": Out(issue_layout(config)),
                 "row": Out(row_layout(config)),
                 "active": Out(1),
@@ -120,15 +130,14 @@ class Sequencer(wiring.Component):
         m = Module()
         config = self.config
         body = self.i.payload.body
-        address = self.a.payload.shape()
+        address = self.a_address.shape()
         entry = tap_layout(config)["entry"].shape
-        go = Signal()
-
         # -- what the next weight tile is; constant until `go`
         weights = Signal(
             data.StructLayout(
                 {
                     "rows": ceil_log2(config.rows_max + 1),
+                    "conditions": CONDITIONS,
                     "bank": self.row.bank.shape(),
                     "tile": self.row.tile.shape(),
                     "last_column": range(config.columns),
@@ -139,48 +148,42 @@ class Sequencer(wiring.Component):
                     "b_col": address,
                     "b_block": address,
                     "blocks_left": body.blocks.shape(),
-                    "adds": 1,  # to accumulators
-                    "stats": body.stats.shape(),
                     "stat_entry": entry,
                     "stat_last_entry": entry,
                     "stat_adds": 1,
                     "stat_squares": 1,
                     "stat_owned": body.stat_owned.shape(),
-                    "continues": 1,  # the statistics of an earlier instruction
-                    "after_tap": 1,  # its columns wait for the last block at the tap,
-                    "after_burst": 1,  # or for the burst before
-                    "first_tile": 1,
+                    "early_of_a": 1,  # `early` comes with its rows
                     "last_tile": 1,
                 }
             ),
             reset_less=True,
         )
-        last_block = Signal()
-        m.d.comb += last_block.eq(weights.blocks_left == 0)
-        tap_of_b = weights.stats == Stats.B
+        conditions = weights.conditions
+        last_block, tap_of_b = conditions.last_block, conditions.tap_b
 
-        # -- the loader's burst
-        held = Signal()  # there is a weight tile
-        loaded = Signal(reset_less=True)
-        fresh = Signal(reset_less=True)  # no block of it was read yet
-        b_address = Signal(address, reset_less=True)
+        # -- when
+        m.submodules.interlock = lock = Interlock(
+            config=config,
+            row_period=max(self.min_period, self.tap_period),
+            tap_period=self.tap_period,
+        )
         b_entry = Signal(entry, reset_less=True)
         b_left = Signal(range(config.columns), reset_less=True)
-        b_accepted = Signal()
-        complete = Signal()
+        b_last = Signal(reset_less=True)
         m.d.comb += [
-            self.b.payload.eq(b_address),
-            b_accepted.eq(self.b.valid & self.b.ready),
-            complete.eq(held & (loaded | (b_accepted & (b_left == 0)))),
+            lock.i_valid.eq(self.i.valid),
+            self.i.ready.eq(lock.i_ready),
+            lock.i_tap_b.eq(body.stats == Stats.B),
+            lock.i_stat_first.eq(body.stat_first),
+            lock.weights.eq(conditions),
+            lock.a_bank.eq(bank_of(config, self.a_address)),
+            lock.b_bank.eq(bank_of(config, self.b_address)),
+            lock.b_last.eq(b_last),
+            self.a_valid.eq(lock.a_valid),
+            self.b_valid.eq(lock.b_valid),
+            self.b_refused.eq(lock.b_refused),
         ]
-        with m.If(b_accepted):
-            m.d.sync += [
-                fresh.eq(0),
-                loaded.eq(b_left == 0),
-                b_left.eq(b_left - 1),
-                b_address.eq(b_address - weights.b_col),
-                b_entry.eq(b_entry - 1),
-            ]
 
         # -- which tile owns block k: owner = k // stat_owned, kept up to this tile and beyond
         owner = Signal(range(self.config.tiles + 1), reset_less=True)
@@ -189,64 +192,77 @@ class Sequencer(wiring.Component):
         m.d.comb += owned.eq((weights.stat_owned == 0) | (owner == self.tile))
 
         # -- from weight tile to weight tile
-        m.d.comb += self.i.ready.eq(~held | (go & last_block))
-        with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [
-                held.eq(1),
-                weights.rows.eq(body.rows),
-                weights.bank.eq(body.bank),
-                weights.tile.eq(self.i.payload.tile),
-                weights.last_column.eq(self.i.payload.last_column),
-                weights.a_address.eq(body.a_base),
-                weights.a_row.eq(body.a_row),
-                weights.a_block.eq(body.a_block),
-                weights.b_start.eq(self.i.payload.b_address),
-                weights.b_col.eq(body.b_col),
-                weights.b_block.eq(body.b_block),
-                weights.blocks_left.eq(body.blocks - 1),
-                weights.adds.eq(body.accumulate),
-                weights.stats.eq(body.stats),
-                weights.stat_entry.eq(body.stat_base),
-                weights.stat_last_entry.eq(self.i.payload.entry),
-                weights.stat_adds.eq(~body.stat_first),
-                weights.stat_squares.eq(body.stat_squares),
-                weights.stat_owned.eq(body.stat_owned),
-                weights.continues.eq(~body.stat_first),
-                weights.after_tap.eq((body.stats == Stats.B) & ~body.stat_first),
-                weights.after_burst.eq((body.stats == Stats.B) & body.stat_first),
-                weights.first_tile.eq(self.i.payload.first),
-                weights.last_tile.eq(self.i.payload.last),
-                owner.eq(0),
-                position.eq(1),
-                loaded.eq(0),
-                fresh.eq(1),
-                b_address.eq(self.i.payload.b_address),
-                b_entry.eq(self.i.payload.entry),
-                b_left.eq(self.i.payload.last_column),
-            ]
-        with m.Elif(go):
-            b_start = weights.b_start + weights.b_block
-            m.d.sync += [
-                held.eq(~last_block),
-                weights.a_address.eq(weights.a_address + weights.a_block),
-                weights.b_start.eq(b_start),
-                weights.blocks_left.eq(weights.blocks_left - 1),
-                weights.adds.eq(1),
-                weights.stat_adds.eq(1),
-                weights.continues.eq(0),
-                weights.after_tap.eq(0),
-                weights.after_burst.eq(tap_of_b),
-                position.eq(position + 1),
-                loaded.eq(0),
-                fresh.eq(1),
-                b_address.eq(b_start),
-                b_entry.eq(weights.stat_last_entry),
-                b_left.eq(weights.last_column),
-            ]
-            with m.If(position == weights.stat_owned):
-                m.d.sync += position.eq(1)
-                with m.If(owner <= self.tile):
-                    m.d.sync += owner.eq(owner + 1)
+        # The interlock's answers come late, so they enable registers and do not choose what these
+        # take: what is taken without need, from the tiler or when a burst ends early, is not
+        # looked at.
+        b_start = weights.b_start + weights.b_block
+        with m.If(lock.moves):
+            with m.If(lock.new):
+                m.d.sync += [
+                    weights.rows.eq(body.rows),
+                    conditions.one_row.eq(body.rows == 1),
+                    weights.bank.eq(body.bank),
+                    weights.tile.eq(self.i.payload.tile),
+                    weights.last_column.eq(self.i.payload.last_column),
+                    weights.a_address.eq(body.a_base),
+                    weights.a_row.eq(body.a_row),
+                    weights.a_block.eq(body.a_block),
+                    weights.b_start.eq(self.i.payload.b_address),
+                    weights.b_col.eq(body.b_col),
+                    weights.b_block.eq(body.b_block),
+                    weights.blocks_left.eq(body.blocks - 1),
+                    conditions.last_block.eq(body.blocks == 1),
+                    conditions.adds.eq(body.accumulate),
+                    conditions.tap_a.eq(self.i.payload.first & (body.stats == Stats.A)),
+                    conditions.tap_b.eq(body.stats == Stats.B),
+                    weights.stat_entry.eq(body.stat_base),
+                    weights.stat_last_entry.eq(self.i.payload.entry),
+                    weights.stat_adds.eq(~body.stat_first),
+                    weights.stat_squares.eq(body.stat_squares),
+                    weights.stat_owned.eq(body.stat_owned),
+                    conditions.rows_after_tap.eq(
+                        self.i.payload.first & (body.stats == Stats.A) & ~body.stat_first
+                    ),
+                    conditions.after_tap.eq(~body.stat_first),
+                    conditions.after_burst.eq(body.stat_first),
+                    weights.early_of_a.eq(self.i.payload.first & (body.stats != Stats.B)),
+                    weights.last_tile.eq(self.i.payload.last),
+                    owner.eq(0),
+                    position.eq(1),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    weights.a_address.eq(weights.a_address + weights.a_block),
+                    weights.b_start.eq(b_start),
+                    weights.blocks_left.eq(weights.blocks_left - 1),
+                    conditions.last_block.eq(weights.blocks_left == 1),
+                    conditions.adds.eq(1),
+                    weights.stat_adds.eq(1),
+                    conditions.rows_after_tap.eq(0),
+                    conditions.after_tap.eq(0),
+                    conditions.after_burst.eq(1),
+                    position.eq(position + 1),
+                ]
+                with m.If(position == weights.stat_owned):
+                    m.d.sync += position.eq(1)
+                    with m.If(owner <= self.tile):
+                        m.d.sync += owner.eq(owner + 1)
+        with m.If(lock.moves | lock.b_accepted):
+            with m.If(~lock.held | lock.loaded | b_last):
+                last_column = Mux(lock.new, self.i.payload.last_column, weights.last_column)
+                m.d.sync += [
+                    self.b_address.eq(Mux(lock.new, self.i.payload.b_address, b_start)),
+                    b_entry.eq(Mux(lock.new, self.i.payload.entry, weights.stat_last_entry)),
+                    b_left.eq(last_column),
+                    b_last.eq(last_column == 0),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    self.b_address.eq(self.b_address - weights.b_col),
+                    b_entry.eq(b_entry - 1),
+                    b_left.eq(b_left - 1),
+                    b_last.eq(b_left == 1),
+                ]
 
         # -- the streamer
         rows = Signal(
@@ -262,104 +278,44 @@ class Sequencer(wiring.Component):
             ),
             reset_less=True,
         )
-        streaming = Signal()
-        swap = Signal(reset_less=True)
-        a_accepted = Signal()
-        last_row = Signal()
-        free = Signal()
-        m.d.comb += [
-            self.a.valid.eq(streaming),
-            a_accepted.eq(streaming & self.a.ready),
-            last_row.eq(rows.left == 0),
-            free.eq(~streaming | (a_accepted & last_row)),
-        ]
-        tap_of_a = weights.first_tile & (weights.stats == Stats.A)
-        early_of_a = weights.first_tile & (weights.stats != Stats.B)
-        with m.If(go):
+        with m.If(~lock.more):
             m.d.sync += [
-                streaming.eq(1),
-                swap.eq(1),
-                self.a.payload.eq(weights.a_address),
+                self.a_address.eq(weights.a_address),
                 rows.a_row.eq(weights.a_row),
                 rows.left.eq(weights.rows - 1),
                 rows.place.count.eq(weights.last_column + 1),
                 rows.place.bank.eq(weights.bank),
                 rows.place.row.eq(0),
                 rows.place.tile.eq(weights.tile),
-                rows.place.first.eq(~weights.adds),
+                rows.place.first.eq(~conditions.adds),
                 rows.place.done.eq(weights.last_tile & last_block),
-                rows.tap.valid.eq(tap_of_a),
-                rows.tap.from_b.eq(0),
                 rows.tap.entry.eq(weights.stat_entry),
                 rows.tap.first.eq(~weights.stat_adds),
                 rows.tap.owned.eq(owned),
                 rows.tap.squares.eq(weights.stat_squares),
-                rows.early.eq(early_of_a & last_block),
-                rows.early_ahead.eq(early_of_a),
+                rows.early.eq(weights.early_of_a & last_block),
+                rows.early_ahead.eq(weights.early_of_a),
             ]
-        with m.Elif(a_accepted):
+        with m.Else():
             m.d.sync += [
-                streaming.eq(~last_row),
-                swap.eq(0),
-                self.a.payload.eq(self.a.payload + rows.a_row),
+                self.a_address.eq(self.a_address + rows.a_row),
                 rows.left.eq(rows.left - 1),
                 rows.place.row.eq(rows.place.row + 1),
                 rows.tap.entry.eq(rows.tap.entry + 1),
             ]
-
-        # -- interlocks
-        def timer(start: Value, frozen: Value, period: int, name: str) -> Value:
-            """Whether fewer than `period` cycles went by since `start`, frozen ones not counted."""
-            left, runs = Signal(range(period), name=name), Signal(name=f"{name}_runs")
-            with m.If(start):
-                m.d.sync += [left.eq(period - 1), runs.eq(period > 1)]
-            with m.Elif(runs & ~frozen):
-                m.d.sync += [left.eq(left - 1), runs.eq(left != 1)]
-            return runs
-
-        a_refused = streaming & ~self.a.ready
-        b_refused = self.b.valid & ~self.b.ready
-        tapped = Signal()
-        rows_wait = timer(go, a_refused, max(self.min_period, self.tap_period), "rows_timer")
-        burst_wait = timer(b_accepted & fresh, b_refused, self.tap_period, "burst_timer")
-        # A tap of A in progress counts as one that is passing: it is seen a cycle later only.
-        a_taps = streaming & rows.tap.valid
-        tap_wait = timer(tapped, C(0), self.tap_period, "tap_timer")
-
-        m.d.comb += [
-            go.eq(
-                complete
-                & free
-                & ~(weights.adds & rows_wait)
-                & ~(tap_of_a & weights.continues & (tap_wait | a_taps))
-            ),
-            # The shadow registers are free once the row with the swap is on its way.
-            self.b.valid.eq(
-                held
-                & ~loaded
-                & ~(
-                    fresh
-                    & (
-                        (streaming & swap & ~self.a.ready)
-                        | (weights.after_tap & tap_wait)
-                        | (weights.after_burst & burst_wait)
-                        | (tap_of_b & a_taps)
-                    )
-                )
-            ),
-        ]
+        m.d.comb += lock.next_row_last.eq(rows.left == 1)
 
         # -- what goes with the reads
         b_early = Signal()  # due: after the early pulses of the rows before
         b_early_now = Signal()
-        m.d.comb += b_early_now.eq(b_early & ~(streaming & rows.early_ahead))
-        with m.If(b_accepted & (b_left == 0) & tap_of_b & weights.last_tile & last_block):
+        m.d.comb += b_early_now.eq(b_early & ~(lock.a_valid & rows.early_ahead))
+        with m.If(lock.b_ends & tap_of_b & weights.last_tile & last_block):
             m.d.sync += b_early.eq(1)
         with m.Elif(b_early_now):
             m.d.sync += b_early.eq(0)
 
         issue = self.issue
-        with m.If(tap_of_b & b_accepted):
+        with m.If(tap_of_b & lock.b_accepted):
             m.d.comb += [
                 issue.tap.valid.eq(1),
                 issue.tap.from_b.eq(1),
@@ -371,16 +327,16 @@ class Sequencer(wiring.Component):
         with m.Else():
             m.d.comb += [
                 issue.tap.eq(rows.tap),
-                issue.tap.valid.eq(rows.tap.valid & a_accepted),
+                issue.tap.valid.eq(lock.tapped),
+                issue.tap.from_b.eq(0),
             ]
         m.d.comb += [
-            tapped.eq(issue.tap.valid),
-            issue.swap.eq(swap & a_accepted),
-            issue.b_valid.eq(b_accepted),
-            issue.b_first.eq(fresh),
-            issue.early.eq((rows.early & a_accepted & last_row) | b_early_now),
+            issue.swap.eq(lock.first),
+            issue.b_valid.eq(lock.b_accepted),
+            issue.b_first.eq(lock.fresh),
+            issue.early.eq((rows.early & lock.a_valid & ~lock.more) | b_early_now),
             self.row.eq(rows.place),
-            self.row.done.eq(rows.place.done & last_row),
-            self.active.eq(held | streaming),
+            self.row.done.eq(rows.place.done & ~lock.more),
+            self.active.eq(lock.held | lock.a_valid),
         ]
         return m

@@ -20,10 +20,27 @@ from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from afternorm.config import Config
-from hdl.interfaces import EXPONENT_BITS, block_layout, scratchpad_read, scratchpad_write
+from hdl.interfaces import (
+    EXPONENT_BITS,
+    OperandRead,
+    block_layout,
+    scratchpad_read,
+    scratchpad_write,
+)
 
-READERS = ("a", "b", "vector", "scan", "gather", "store", "host")
+SHARED_READERS = ("vector", "scan", "gather", "store", "host")
+"""They share a port; the first that asks goes."""
 WRITERS = ("exp", "vector", "gather", "load", "host")
+
+
+def bank_bits(config: Config) -> int:
+    """Bits of a bank's number."""
+    return exact_log2(config.scratchpad_banks)
+
+
+def bank_of(config: Config, address: Value) -> Value:
+    """The bank in which an address of the scratchpad lies."""
+    return address[-bank_bits(config) :]
 
 
 class Scratchpad(wiring.Component):
@@ -36,7 +53,7 @@ class Scratchpad(wiring.Component):
     Members
     -------
     read_a, read_b, read_vector, read_scan, read_gather, read_store, read_host : read ports,
-        one block a request; `ready` says that the request is accepted.
+        one block a request; `ready`, where there is one, says that the request is accepted.
     write_exp, write_vector, write_gather, write_load, write_host : write ports, one block a
         transfer.
     load_enable : in. The block of `write_load` is written (else its transfer has no effect).
@@ -45,10 +62,12 @@ class Scratchpad(wiring.Component):
 
     def __init__(self, *, config: Config):
         self.config = config
-        reads = {f"read_{name}": In(scratchpad_read(config)) for name in READERS}
+        reads = {f"read_{name}": In(scratchpad_read(config)) for name in SHARED_READERS}
         writes = {f"write_{name}": In(scratchpad_write(config)) for name in WRITERS}
         super().__init__(
             {
+                "read_a": In(OperandRead(config)),
+                "read_b": In(OperandRead(config)),
                 **reads,
                 **writes,
                 "load_enable": In(1),
@@ -88,34 +107,28 @@ class Scratchpad(wiring.Component):
 
         # Readers: three ports reach the banks; the third one is shared.  Whether A or B has a
         # reader's bank is asked of each of them, before it is known which one goes.
-        def bank_of(port) -> Value:
-            return port.address[word_bits:]
+        def bank(port) -> Value:
+            return bank_of(c, port.address)
 
-        def meets(port, others) -> Value:
-            return Cat(other.valid & (bank_of(other) == bank_of(port)) for other in others).any()
-
-        shared = [getattr(self, f"read_{name}") for name in READERS[2:]]
+        shared = [getattr(self, f"read_{name}") for name in SHARED_READERS]
         operands = (self.read_a, self.read_b)
-        m.d.comb += [
-            self.read_a.ready.eq(1),
-            self.read_b.ready.eq(~meets(self.read_b, operands[:1])),
-        ]
         third_address = Signal(bank_bits + word_bits)
         third = Const(0)
         for port in shared:
-            m.d.comb += port.ready.eq(~third & ~meets(port, operands))
+            meets = Cat(operand.valid & (bank(operand) == bank(port)) for operand in operands)
+            m.d.comb += port.ready.eq(~third & ~meets.any())
             with m.If(port.valid & ~third):
                 m.d.comb += third_address.eq(port.address)
             third = third | port.valid
 
         words = []
-        for bank in range(c.scratchpad_banks):
+        for number in range(c.scratchpad_banks):
             # Nobody looks at what a bank reads where it is being written.
             relaxed = {"depth": 1 << word_bits, "init": [], "attrs": {"no_rw_check": 1}}
-            m.submodules[f"mantissas{bank}"] = mantissas = Memory(
+            m.submodules[f"mantissas{number}"] = mantissas = Memory(
                 shape=unsigned(8 * c.block), **relaxed
             )
-            m.submodules[f"exponents{bank}"] = exponents = Memory(
+            m.submodules[f"exponents{number}"] = exponents = Memory(
                 shape=unsigned(EXPONENT_BITS), **relaxed
             )
             halves = []
@@ -125,23 +138,23 @@ class Scratchpad(wiring.Component):
             ):
                 write, read = memory.write_port(), memory.read_port()
                 m.d.comb += [
-                    write.en.eq(write_valid & enable & (write_address[word_bits:] == bank)),
+                    write.en.eq(write_valid & enable & (write_address[word_bits:] == number)),
                     write.addr.eq(write_address[:word_bits]),
                     write.data.eq(value),
                 ]
                 # A bank that neither A nor B wants reads for the others, who may not care.
                 m.d.comb += read.addr.eq(third_address[:word_bits])
                 for port in reversed(operands):
-                    with m.If(port.valid & (bank_of(port) == bank)):
+                    with m.If(port.valid & (bank(port) == number)):
                         m.d.comb += read.addr.eq(port.address[:word_bits])
                 halves.append(read.data)
             words.append(Cat(*halves))
 
         addresses = [self.read_a.address, self.read_b.address, third_address]
         for address, ports in zip(addresses, ([self.read_a], [self.read_b], shared), strict=True):
-            bank, value = Signal(bank_bits), Signal(layout)
-            m.d.sync += bank.eq(address[word_bits:])
-            m.d.sync += value.as_value().eq(Array(words)[bank])
+            chosen, value = Signal(bank_bits), Signal(layout)
+            m.d.sync += chosen.eq(address[word_bits:])
+            m.d.sync += value.as_value().eq(Array(words)[chosen])
             for port in ports:
                 m.d.comb += port.data.eq(value)
         return m

@@ -153,7 +153,8 @@ class ReduceEngine(wiring.Component):
         eps = Signal.like(scale.eps)
         float_width = self.config.float_width
         # The comparison is long, so it has a cycle of its own after the instruction came
-        same = Signal()
+        same, has_room = Signal(), Signal()
+        m.d.sync += has_room.eq(in_flight < IN_FLIGHT)
         m.d.sync += same.eq(
             staged
             & ~start
@@ -164,7 +165,7 @@ class ReduceEngine(wiring.Component):
                 )
             )
         )
-        behind = same & ~is_scan & ~drain & targets.w_rdy & (~issuing | last_row)
+        behind = same & ~is_scan & ~drain & has_room & (~issuing | last_row)
         m.d.comb += start.eq(staged & ~scanning & ((in_flight == 0) | behind))
         start_reduce = start & ~is_scan
 
@@ -275,7 +276,6 @@ class ReduceEngine(wiring.Component):
         scan = Signal(layout)
         address_bits = len(self.scan.address)
 
-        issuing = Signal()
         column = Signal(address_bits)
         address = Signal(address_bits)
         entry = Signal.like(tap.i.entry)
@@ -285,52 +285,67 @@ class ReduceEngine(wiring.Component):
         group_left = Signal.like(staged.stat_owned)
         first = Signal()
         pause = Signal(range(tap.min_period))
+        # What the arbiter is asked, and what its answer ends, stands in registers.
+        asks, last_row, last_block, last_of_group = Signal(), Signal(), Signal(), Signal()
+        short = Signal()  # fewer rows than the tap's `min_period`
 
         next_column = Signal(address_bits)
         m.d.comb += [
             next_column.eq(column + scan.a_block),
-            self.scan.valid.eq(issuing & (pause == 0)),
+            self.scan.valid.eq(asks),
             self.scan.address.eq(address),
         ]
-        accepted = self.scan.valid & self.scan.ready
-        column_end = accepted & (rows_left == 1)
-        end = column_end & (blocks_left == 1)
-        with m.If(pause != 0):
-            m.d.sync += pause.eq(pause - 1)
+        accepted = asks & self.scan.ready
+        end = Signal()
+        m.d.comb += end.eq(accepted & last_row & last_block)
         with m.If(accepted):
-            m.d.sync += [
-                address.eq(address + scan.a_row),
-                entry.eq(entry + 1),
-                rows_left.eq(rows_left - 1),
-            ]
-        with m.If(column_end):
-            m.d.sync += [
-                column.eq(next_column),
-                address.eq(next_column),
-                entry.eq(scan.stat_base),
-                rows_left.eq(scan.rows),
-                blocks_left.eq(blocks_left - 1),
-                group_left.eq(group_left - 1),
-                first.eq(0),
-                # The same entry comes again at least `rows` and the pause after it came.
-                pause.eq(Mux(scan.rows < tap.min_period, tap.min_period - scan.rows, 0)),
-            ]
-            with m.If(group_left == 1):
-                m.d.sync += [group.eq(group + 1), group_left.eq(scan.stat_owned)]
-        with m.If(end):
-            m.d.sync += issuing.eq(0)
+            with m.If(~last_row):
+                m.d.sync += [
+                    address.eq(address + scan.a_row),
+                    entry.eq(entry + 1),
+                    rows_left.eq(rows_left - 1),
+                    last_row.eq(rows_left == 2),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    column.eq(next_column),
+                    address.eq(next_column),
+                    entry.eq(scan.stat_base),
+                    rows_left.eq(scan.rows),
+                    last_row.eq(scan.rows == 1),
+                    blocks_left.eq(blocks_left - 1),
+                    last_block.eq(blocks_left == 2),
+                    group_left.eq(group_left - 1),
+                    last_of_group.eq(group_left == 2),
+                    first.eq(0),
+                    # The same entry comes again at least `rows` and the pause after it came.
+                    pause.eq(Mux(last_block, 0, tap.min_period - scan.rows)),
+                    asks.eq(~short & ~last_block),
+                ]
+                with m.If(last_of_group):
+                    m.d.sync += [
+                        group.eq(group + 1),
+                        group_left.eq(scan.stat_owned),
+                        last_of_group.eq(scan.stat_owned == 1),
+                    ]
+        with m.If(~asks & (pause != 0)):
+            m.d.sync += [pause.eq(pause - 1), asks.eq(pause == 1)]
         with m.If(start):
             m.d.sync += [
                 scanning.eq(1),
-                issuing.eq(1),
+                asks.eq(1),
+                short.eq(staged.rows < tap.min_period),
                 scan.eq(staged),
                 column.eq(staged.a_base),
                 address.eq(staged.a_base),
                 entry.eq(staged.stat_base),
                 rows_left.eq(staged.rows),
+                last_row.eq(staged.rows == 1),
                 blocks_left.eq(staged.blocks),
+                last_block.eq(staged.blocks == 1),
                 group.eq(0),
                 group_left.eq(staged.stat_owned),
+                last_of_group.eq(staged.stat_owned == 1),
                 first.eq(staged.stat_first),
                 pause.eq(0),
             ]

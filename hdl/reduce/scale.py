@@ -148,6 +148,8 @@ class ScaleUnit(wiring.Component):
         divided = delay_valid(m, rooted | (self.valid & softmax), divide.latency)
         shifted = delay_valid(m, divided & layer, shift.latency)
 
+        negative = delay(m, variance.o.sign, regular.latency, name="negative")
+
         m.d.comb += [
             power.a.eq(self.s2),
             power.b.eq(self.inv_d),
@@ -158,10 +160,10 @@ class ScaleUnit(wiring.Component):
             mean_square.b.eq(mean.o),
             variance.a.eq(delay(m, power.o, mean_square.latency, name="power")),
             variance.b.eq(_negative(mean_square.o)),
-            # Rounding may leave the variance of a constant row below zero.
-            regular.a.eq(Mux(variance.o.sign, 0, variance.o.as_value())),
+            regular.a.eq(variance.o),
             regular.b.eq(self.eps),
-            root.i.eq(regular.o),
+            # Rounding may leave the variance of a constant row below zero: it counts as zero.
+            root.i.eq(Mux(negative, self.eps.as_value(), regular.o.as_value())),
             divide.a.eq(EXPONENT_BIAS << self.fraction_bits),  # 1
             divide.b.eq(Mux(softmax, self.s1.as_value(), root.o.as_value())),
         ]
@@ -196,7 +198,7 @@ class ScaleUnit(wiring.Component):
                 (scaled & (power.overflow | (layer & mean.overflow)))
                 | (squared & mean_square.overflow)
                 | (subtracted & variance.overflow)
-                | (regularized & regular.overflow)
+                | (regularized & ~negative & regular.overflow)
                 | (divided & divide.overflow)
                 | (shifted & shift.overflow)
             ),

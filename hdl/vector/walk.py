@@ -139,13 +139,15 @@ class VectorWalk(wiring.Component):
         offset_base = Signal(_BITS["x_base"])  # of the gated half's blocks
         offset_step = Signal(_BITS["x_base"])
         offset_left = Signal(_BITS["gate_offset"])
+        multiplying = Signal()  # offset_left != 0
         decoded, taken = Signal(), Signal()
         m.d.comb += [
             self.i.ready.eq(~waiting),
-            decoded.eq(waiting & ~offset_left.any()),
+            decoded.eq(waiting & ~multiplying),
         ]
-        with m.If(offset_left.any()):
+        with m.If(multiplying):
             m.d.sync += [
+                multiplying.eq(offset_left[1:].any()),
                 offset_base.eq(offset_base + Mux(offset_left[0], offset_step, 0)),
                 offset_step.eq(offset_step << 1),
                 offset_left.eq(offset_left >> 1),
@@ -161,16 +163,20 @@ class VectorWalk(wiring.Component):
                 body.eq(new),
                 offset_base.eq(new.x_base),
                 offset_step.eq(new.x_block),
-                offset_left.eq(Mux(gated_blocks, new.gate_offset >> block_bits, 0)),
+                offset_left.eq(new.gate_offset >> block_bits),
+                multiplying.eq(gated_blocks & new.gate_offset[block_bits:].any()),
             ]
 
         by_lane = Signal(_BITS["cols"] + 1 - lane_bits)
         chunks = Signal(_BITS["cols"] + 1)
         rest = Signal(block_bits)
+        short, one_chunk = Signal(), Signal()
         m.d.comb += [
             by_lane.eq((body.cols + (c.lanes - 1)) >> lane_bits),
             rest.eq(Mux(body.to_blocks, -by_lane, 0)),
             chunks.eq(by_lane + rest),
+            # One chunk, without the sum: what ends a row is asked often, so it has a register.
+            short.eq((body.cols <= c.lanes) & (~body.to_blocks | (c.block == c.lanes))),
         ]
         by_vector = (body.a == Operand.VECTOR, body.b == Operand.VECTOR)
         rotate = body.pair == Pair.ROTATE
@@ -237,12 +243,10 @@ class VectorWalk(wiring.Component):
         block_chunk = [Signal(block_bits, name=f"block_chunk_{h}") for h in halves]
 
         gate = now.pair == Pair.GATE
+        # Registers, as much depends on them: of the slot that is made now.
         last_slot, last_half, last_chunk, last_row = Signal(), Signal(), Signal(), Signal()
+        chunk_ends = Signal()  # with it
         m.d.comb += [
-            last_slot.eq(slot == now_slots),
-            last_half.eq(half | ~gate),
-            last_chunk.eq(chunks_left == 1),
-            last_row.eq(rows_left == 1),
             self.busy.eq(walking | waiting | self.o.valid),
             taken.eq(
                 decoded & (~walking | (advance & o.last)),
@@ -256,7 +260,7 @@ class VectorWalk(wiring.Component):
         m.d.comb += [
             o.drain.eq(first & now_drain),
             o.fire.eq(last_slot),
-            o.last.eq(last_slot & last_half & last_chunk & last_row),
+            o.last.eq(chunk_ends & last_chunk & last_row),
             o.starts_block.eq(now.to_blocks & (m_chunk == 0) & ~half & (slot == 0)),
             o.m_address.eq(m_address),
             o.m_last.eq(last_row & (chunks_left == c.block // c.lanes)),
@@ -308,47 +312,61 @@ class VectorWalk(wiring.Component):
             ]
 
         with m.If(advance & walking):
-            m.d.sync += [first.eq(0), slot.eq(slot + 1)]
+            m.d.sync += [
+                first.eq(0),
+                slot.eq(slot + 1),
+                last_slot.eq(slot + 1 == now_slots),
+                chunk_ends.eq((slot + 1 == now_slots) & last_half),
+            ]
             with m.If(last_slot):
-                m.d.sync += [slot.eq(0), half.eq(gate & ~half)]
-                with m.If(last_half):
+                m.d.sync += [
+                    slot.eq(0),
+                    last_slot.eq(now_slots == 0),
+                    half.eq(gate & ~half),
+                    last_half.eq(~gate | ~half),
+                    chunk_ends.eq((now_slots == 0) & (~gate | ~half)),
+                ]
+            with m.If(chunk_ends):
+                m.d.sync += [
+                    chunks_left.eq(chunks_left - 1),
+                    last_chunk.eq(chunks_left == 2),
+                    columns_left.eq(
+                        Mux(
+                            columns_left[lane_bits:].any(),
+                            columns_left - c.lanes,
+                            0,
+                        )
+                    ),
+                    m_chunk.eq(m_chunk + 1),
+                ]
+                with m.If(m_chunk == c.block // c.lanes - 1):
+                    m.d.sync += m_address.eq(m_address + now.m_block)
+                for h in halves:
+                    last_acc_chunk = acc[h].chunk == c.columns // c.lanes - 1
                     m.d.sync += [
-                        chunks_left.eq(chunks_left - 1),
-                        columns_left.eq(
-                            Mux(
-                                columns_left[lane_bits:].any(),
-                                columns_left - c.lanes,
-                                0,
-                            )
-                        ),
-                        m_chunk.eq(m_chunk + 1),
+                        index[h].eq(index[h] + 1),
+                        acc[h].chunk.eq(Mux(last_acc_chunk, 0, acc[h].chunk + 1)),
+                        acc[h].tile.eq(acc[h].tile + last_acc_chunk),
+                        block_chunk[h].eq(block_chunk[h] + 1),
                     ]
-                    with m.If(m_chunk == c.block // c.lanes - 1):
-                        m.d.sync += m_address.eq(m_address + now.m_block)
-                    for h in halves:
-                        last_acc_chunk = acc[h].chunk == c.columns // c.lanes - 1
-                        m.d.sync += [
-                            index[h].eq(index[h] + 1),
-                            acc[h].chunk.eq(Mux(last_acc_chunk, 0, acc[h].chunk + 1)),
-                            acc[h].tile.eq(acc[h].tile + last_acc_chunk),
-                            block_chunk[h].eq(block_chunk[h] + 1),
-                        ]
-                        with m.If(block_chunk[h] == c.block // c.lanes - 1):
-                            m.d.sync += block[h].eq(block[h] + now.x_block)
-                    with m.If(last_chunk):
-                        m.d.sync += [
-                            chunks_left.eq(now_chunks),
-                            rows_left.eq(rows_left - 1),
-                            m_chunk.eq(0),
-                            row.eq(row + 1),
-                            entry.eq(entry + 1),
-                            *(b.eq(b + now[f"{name}_row"]) for name, b in base.items()),
-                            gated_base.eq(gated_base + now.x_row),
-                            block[0].eq(base["x"] + now.x_row),
-                            block[1].eq(gated_base + now.x_row),
-                            m_address.eq(base["m"] + now.m_row),
-                            *start_row(now, now_acc),
-                        ]
+                    with m.If(block_chunk[h] == c.block // c.lanes - 1):
+                        m.d.sync += block[h].eq(block[h] + now.x_block)
+                with m.If(last_chunk):
+                    m.d.sync += [
+                        chunks_left.eq(now_chunks),
+                        last_chunk.eq(one_chunk),
+                        rows_left.eq(rows_left - 1),
+                        last_row.eq(rows_left == 2),
+                        m_chunk.eq(0),
+                        row.eq(row + 1),
+                        entry.eq(entry + 1),
+                        *(b.eq(b + now[f"{name}_row"]) for name, b in base.items()),
+                        gated_base.eq(gated_base + now.x_row),
+                        block[0].eq(base["x"] + now.x_row),
+                        block[1].eq(gated_base + now.x_row),
+                        m_address.eq(base["m"] + now.m_row),
+                        *start_row(now, now_acc),
+                    ]
             with m.If(o.last):
                 m.d.sync += walking.eq(0)
         with m.If(taken):
@@ -367,9 +385,15 @@ class VectorWalk(wiring.Component):
                 now_mixed.eq(mixed),
                 *(now_acc[h].eq(acc_start[h]) for h in halves),
                 slot.eq(0),
+                last_slot.eq(slots == 0),
                 half.eq(0),
+                last_half.eq(body.pair != Pair.GATE),
+                chunk_ends.eq((slots == 0) & (body.pair != Pair.GATE)),
                 chunks_left.eq(chunks),
+                last_chunk.eq(short),
+                one_chunk.eq(short),
                 rows_left.eq(body.rows),
+                last_row.eq(body.rows == 1),
                 m_chunk.eq(0),
                 row.eq(0),
                 entry.eq(body.scale_base),
