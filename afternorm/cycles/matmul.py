@@ -134,12 +134,14 @@ class Matmul(Unit):
 
     def _load(self, first: int, width: int, address: int, stride: int) -> int:
         """When the last column of B of a weight tile is read, from `address` down to column 0."""
-        bank = self.machine.bank
+        bank, banks = self.machine.bank, self.machine.banks
         go, end = self._go, self._stream_end
         low, high = self._a_base, self._a_base + (end - go - 1) * self._a_row
-        used = self.machine.banks(low, high)
-        if first > end or not used & self.machine.banks(address - (width - 1) * stride, address):
+        used, asked = banks(low, high), banks(address - (width - 1) * stride, address)
+        if first > end or not used & asked:
             return first + width - 1
+        if first > go and used == asked and not used & (used - 1):
+            return end + width
         time = first
         for _ in range(width):
             while time <= end and bank(low + (time - go - 1) * self._a_row) == bank(address):

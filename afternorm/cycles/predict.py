@@ -266,7 +266,7 @@ def predict(
     frontends = {engine: _Frontend(machine, unit) for engine, unit in units.items()}
     scheduler = _Scheduler(machine, program, fetch, frontends)
     kernel = machine.kernel
-    processes = [port.run(), fetch.run(), scheduler.run()]
+    processes = [port.process, fetch.run(), scheduler.run()]
     for frontend in frontends.values():
         processes += [frontend.enter(), frontend.run(), *frontend.unit.processes()]
     for process in processes:
