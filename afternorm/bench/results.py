@@ -28,6 +28,7 @@ class Measurement:
     dram_beats : beats that their loads and stores need.
     bound : cycles that cannot be undercut (see the benchmark); 0 if none is stated.
     differ : words that differ from the golden machine's; None on the model, which has no values.
+    batch : sequences of which the programs make a token each.
     """
 
     labels: dict[str, Label]
@@ -42,6 +43,12 @@ class Measurement:
     dram_beats: int = 0
     bound: int = 0
     differ: int | None = None
+    batch: int = 1
+
+    @property
+    def a_token(self) -> float:
+        """Cycles a token, where the programs decode."""
+        return self.cycles / self.batch
 
     @property
     def useful(self) -> float:
@@ -70,6 +77,7 @@ class Measurement:
             "padded": self.padded,
             "of_bound": self.of_bound,
             "useful_span": self.useful_span,
+            "a_token": self.a_token,
         }
 
 
