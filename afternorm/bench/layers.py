@@ -20,6 +20,7 @@ from afternorm.cycles import predict
 from afternorm.errors import AfternormError
 from afternorm.job import Job
 from afternorm.progress import progress
+from afternorm.results import lost_in_all
 
 TOKENS = 128
 RTL_TOKENS = 32
@@ -291,9 +292,10 @@ def _weighted(parts: Sequence[tuple[Measurement, float]]) -> Measurement:
         value: float = sum(getattr(one, name) * count for one, count in parts)
         return round(value)
 
-    added = ("cycles", "span", "ideal", "macs", "idle_slots", "instructions", "dram_beats", "bound")
+    added = ("cycles", "span", "ideal", "macs", "instructions", "dram_beats", "bound")
     totals: dict[str, Any] = {name: total(name) for name in added}
-    return replace(first, **totals)
+    lost = {who: round(sum(one.lost[who] * count for one, count in parts)) for who in first.lost}
+    return replace(first, lost=lost, **totals)
 
 
 def programs_time(
@@ -321,7 +323,7 @@ def programs_time(
         ideal=ideal,
         macs=sum(program.macs for program in programs),
         multipliers=config.macs,
-        idle_slots=sum(time.idle_slots for time in times),
+        lost=lost_in_all(time.lost for time in times),
         instructions=sum(len(program.instructions) for program in programs),
         dram_beats=beats,
         bound=max(ideal, beats) if bound is None else bound,

@@ -4,6 +4,7 @@
 from rich.markup import escape
 
 from afternorm.bench.results import BenchResult, Label
+from afternorm.results import lost_in_all, lost_to
 from afternorm.tables import _console, _table
 
 
@@ -59,6 +60,10 @@ def _print_measurements(result: BenchResult) -> None:
             row.append("-" if one.differ is None else str(one.differ))
         shown.add_row(*row)
     _console().print(shown)
+    for schedule in dict.fromkeys(one.schedule for one in some):
+        slots = lost_in_all(one.lost for one in some if one.schedule == schedule)
+        name = f"{schedule}: " if scheduled else ""
+        _console().print(f"{name}{lost_to(slots)}")
 
 
 def _ratio(value: int, base: int) -> str:

@@ -89,7 +89,7 @@ def test_shares() -> None:
         ideal=100,
         macs=1600,
         multipliers=32,
-        idle_slots=7,
+        lost={"exp": 7},
         instructions=3,
     )
     assert one.useful == 1600 / 32 / 400

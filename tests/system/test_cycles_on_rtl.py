@@ -60,6 +60,9 @@ class Checked:
                 ("span", prediction.span, run.span),
                 ("idle slots", prediction.idle_slots, run.idle_slots),
             ]
+        assert sum(run.lost.values()) == run.idle_slots, f"{what}: {run.lost}"
+        for who, slots in prediction.lost.items() if engines else ():
+            pairs.append((f"slots lost to {who}", slots, run.lost[who]))
         for engine, time in prediction.engines.items() if engines else ():
             counted = run.engine(engine)
             for name in ("busy", "waiting", "starved"):
