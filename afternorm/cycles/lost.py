@@ -2,7 +2,7 @@
 """To whom the array's idle slots are lost, as `hdl.scheduler.lost_slots` attributes them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from afternorm.config import Config
 from afternorm.cycles.timing import ENTER_TO_GRANT, FIFO, LEAVE_TO_OFFER, TILER_PERIOD
@@ -13,8 +13,7 @@ Interval = tuple[int, int, Lost]
 """The first cycle, the one behind the last, and whose they are."""
 
 
-@dataclass(frozen=True)
-class Passage:
+class Passage(NamedTuple):
     """An instruction's way through the matmul engine's front end, in cycles.
 
     Attributes
