@@ -273,7 +273,7 @@ def _on_rtl(
                             ideal=done.program.ideal,
                             macs=done.program.macs,
                             multipliers=subject.config.macs,
-                            idle_slots=done.run.idle_slots,
+                            lost=done.run.lost,
                             instructions=len(done.program.instructions),
                             dram_beats=ceil_div(8 * done.program.moved, subject.config.dram_width),
                             bound=least_cycles(compiler),

@@ -18,6 +18,7 @@ from afternorm.compiler.model import ModelCompiler, ModelProgram
 from afternorm.config import Config
 from afternorm.errors import AfternormError
 from afternorm.job import Job
+from afternorm.results import lost_in_all
 
 TOKENS = 128
 RTL_TOKENS = 32
@@ -203,7 +204,7 @@ def programs_time(
         ideal=ideal,
         macs=sum(program.macs for program in programs),
         multipliers=config.macs,
-        idle_slots=sum(time.idle_slots for time in times),
+        lost=lost_in_all(time.lost for time in times),
         instructions=sum(len(program.instructions) for program in programs),
         dram_beats=beats,
         bound=max(ideal, beats) if bound is None else bound,

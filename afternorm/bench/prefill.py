@@ -287,6 +287,7 @@ def _weighted(parts: Sequence[tuple[Measurement, float]]) -> Measurement:
         value: float = sum(getattr(one, name) * count for one, count in parts)
         return round(value)
 
-    added = ("cycles", "span", "ideal", "macs", "idle_slots", "instructions", "dram_beats", "bound")
+    added = ("cycles", "span", "ideal", "macs", "instructions", "dram_beats", "bound")
     totals: dict[str, Any] = {name: total(name) for name in added}
-    return replace(first, **totals)
+    lost = {who: round(sum(one.lost[who] * count for one, count in parts)) for who in first.lost}
+    return replace(first, lost=lost, **totals)

@@ -23,7 +23,8 @@ class Measurement:
     ideal : array cycles of the padded products.
     macs : multiplications that the results need.
     multipliers : of all arrays.
-    idle_slots : cycles between the first and the last row of A in which none enters the array.
+    lost : idle slots, cycles between the first and the last row of A in which none enters the
+        array, by whom they are lost to.
     instructions : in the programs.
     dram_beats : beats that their loads and stores need.
     bound : cycles that cannot be undercut (see the benchmark); 0 if none is stated.
@@ -38,7 +39,7 @@ class Measurement:
     ideal: int
     macs: int
     multipliers: int
-    idle_slots: int
+    lost: dict[str, int]
     instructions: int
     dram_beats: int = 0
     bound: int = 0
@@ -49,6 +50,11 @@ class Measurement:
     def a_token(self) -> float:
         """Cycles a token, where the programs decode."""
         return self.cycles / self.batch
+
+    @property
+    def idle_slots(self) -> int:
+        """All that were lost."""
+        return sum(self.lost.values())
 
     @property
     def useful(self) -> float:
@@ -73,6 +79,7 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {
+            "idle_slots": self.idle_slots,
             "useful": self.useful,
             "padded": self.padded,
             "of_bound": self.of_bound,

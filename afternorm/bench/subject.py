@@ -199,9 +199,7 @@ class Subject:
         }
         if self.on == "model":
             time = predict(c, job.program, hop_latency=self.hop_latency)
-            return Measurement(
-                cycles=time.cycles, span=time.span, idle_slots=time.idle_slots, **common
-            )
+            return Measurement(cycles=time.cycles, span=time.span, lost=time.lost, **common)
         outcome = run_rtl(job, self.built(c))
         if outcome.status != Status.DONE:
             raise SimulationError(
@@ -211,7 +209,7 @@ class Subject:
         return Measurement(
             cycles=outcome.cycles,
             span=outcome.span if common["ideal"] else 0,
-            idle_slots=outcome.idle_slots if common["ideal"] else 0,
+            lost=outcome.lost,
             differ=compare(job, outcome, run_golden(job)).mismatches,
             **common,
         )

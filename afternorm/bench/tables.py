@@ -4,6 +4,7 @@
 from rich.markup import escape
 
 from afternorm.bench.results import BenchResult, Label
+from afternorm.results import lost_in_all, lost_to
 from afternorm.tables import _console, _table
 
 _WIDEST = 200
@@ -69,6 +70,10 @@ def _print_measurements(result: BenchResult) -> None:
         whole = console.options.update(max_width=_WIDEST)
         console.width = max(console.width, console.measure(shown, options=whole).maximum)
     console.print(shown)
+    for schedule in dict.fromkeys(one.schedule for one in some):
+        slots = lost_in_all(one.lost for one in some if one.schedule == schedule)
+        name = f"{schedule}: " if scheduled else ""
+        console.print(f"{name}{lost_to(slots)}")
 
 
 def _ratio(value: int, base: int) -> str:

@@ -41,6 +41,11 @@ from hdl.matmul.tiler import ColumnTiler
 from hdl.memory.delay_line import delay_line
 
 
+def offer_to_row(config: Config) -> int:
+    """Cycles from the offer of an instruction to an idle engine to its first row, of C columns."""
+    return ColumnTiler.period + config.columns
+
+
 class MatmulEngine(wiring.Component):
     """The matrix engine of a tile.
 
@@ -69,6 +74,8 @@ class MatmulEngine(wiring.Component):
         Drain ports; this is the memory's side.
     row_issued : Out(1)
         A row of A was requested.  It enters the array `SCRATCHPAD_LATENCY` cycles later.
+    last_row_issued : Out(1)
+        It is the last one of its instruction.
     result_written : Out(1)
         Accumulators are written.
     operand_read : Out(1)
@@ -99,6 +106,7 @@ class MatmulEngine(wiring.Component):
                 "exp_read": In(AccumulatorRead(config)),
                 "vector_read": In(AccumulatorRead(config)),
                 "row_issued": Out(1),
+                "last_row_issued": Out(1),
                 "result_written": Out(1),
                 "operand_read": Out(1),
             }
@@ -137,6 +145,7 @@ class MatmulEngine(wiring.Component):
             self.b.address.eq(sequencer.b.payload),
             sequencer.b.ready.eq(self.b.ready),
             self.row_issued.eq(a_accepted),
+            self.last_row_issued.eq(a_accepted & sequencer.row.done),
             self.operand_read.eq(a_accepted | sequencer.issue.b_valid),
             self.conflict.eq(
                 (sequencer.a.valid & ~self.a.ready) | (sequencer.b.valid & ~self.b.ready)

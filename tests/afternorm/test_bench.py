@@ -92,7 +92,7 @@ def test_shares() -> None:
         ideal=100,
         macs=1600,
         multipliers=32,
-        idle_slots=7,
+        lost={"exp": 7},
         instructions=3,
     )
     assert one.useful == 1600 / 32 / 400
@@ -626,6 +626,14 @@ def test_command(
     assert numbers["tables"][0]["rows"] == [{"serial": 24, "interleaved": 21, "deferred": 17}]
     out = capsys.readouterr().out
     assert f"{serial[0]['cycles']:,}" in out
+    # Rows that are normalized group by group wait for a pass, or for its rows of all tiles.
+    groups = [one for one in numbers["measurements"] if one["schedule"] == "interleaved"]
+    for one in groups:
+        who = "gather" if one["labels"]["T"] > 1 else "vector"
+        assert one["lost"][who] == one["idle_slots"]
+    slots = sum(one["idle_slots"] for one in groups)
+    assert slots > 0
+    assert f"interleaved: idle slots {slots:,}: gather" in out
     assert "24" in out
 
 

@@ -16,16 +16,27 @@ from afternorm.cycles import predict
 from afternorm.cycles.dram import Load
 from afternorm.cycles.kernel import Kernel, Waiters
 from afternorm.cycles.ports import Port, next_free
-from afternorm.cycles.timing import BURST, BURSTS_AHEAD, BURSTS_UNSENT, IN_FLIGHT, RUN, timing
+from afternorm.cycles.timing import (
+    BURST,
+    BURSTS_AHEAD,
+    BURSTS_UNSENT,
+    ENTER_TO_GRANT,
+    FIFO,
+    IN_FLIGHT,
+    LEAVE_TO_OFFER,
+    RUN,
+    TILER_PERIOD,
+    timing,
+)
 from afternorm.errors import AfternormError
 from afternorm.isa import Engine, Instruction, Opcode, Scale, Source
 from hdl.dma import arbiter, bursts, load, store
 from hdl.exp.engine import ExpEngine
-from hdl.matmul.engine import MatmulEngine
+from hdl.matmul.engine import MatmulEngine, offer_to_row
 from hdl.matmul.tiler import ColumnTiler
 from hdl.reduce.engine import ReduceEngine
 from hdl.reduce.tree import tree_latency
-from hdl.scheduler import frontend
+from hdl.scheduler import frontend, lost_slots
 from hdl.scheduler.checker import Checker
 from hdl.vector.engine import VectorEngine
 from tb.machine import CONFIGS
@@ -57,6 +68,7 @@ def test_latencies_are_the_hardwares(name: str) -> None:
     assert t.product_done == t.product_write + config.columns - 1
     assert (t.tile_period, t.tap_period) == (matmul.min_period, reduce.tap_min_period)
     assert t.tap == reduce.tap_latency
+    assert offer_to_row(config) == TILER_PERIOD + config.columns
     before_the_reads = 5
     assert before_the_reads + t.exp_done - 1 == exp.overhead
     assert t.vector_write == vector.latency
@@ -75,7 +87,9 @@ def test_depths_are_the_hardwares() -> None:
     assert (bursts.RUN, bursts.BURST) == (RUN, BURST)
     assert arbiter.OUTSTANDING == load.AHEAD == store.UNWRITTEN == BURSTS_AHEAD
     assert store.UNSENT == BURSTS_UNSENT
-    assert ColumnTiler.period == 4
+    assert ColumnTiler.period == TILER_PERIOD
+    assert frontend.LEAVE_TO_OFFER == LEAVE_TO_OFFER
+    assert lost_slots.DISPATCH_TO_HEAD == FIFO + ENTER_TO_GRANT
 
 
 @pytest.mark.parametrize(
