@@ -409,7 +409,7 @@ def _add_bench(commands: Any) -> None:
             metavar="N",
             help="cycles more for a level of the tree and the gather network, on the model",
         )
-        if name in ("norm", "layer", "scaling"):
+        if name in ("norm", "scaling"):
             sub.add_argument("--tokens", type=_integer(1), metavar="N", help="rows")
         if name in ("layer", "decode", "scaling"):
             sub.add_argument(
@@ -451,6 +451,21 @@ def _add_bench(commands: Any) -> None:
                 metavar="N",
                 help="tokens before the one that is timed, with --model (default: 2048)",
             )
+            sub.add_argument(
+                "--batch",
+                type=_integer(1),
+                nargs="+",
+                default=[1],
+                metavar="B",
+                help="numbers of sequences that are decoded together (default: 1)",
+            )
+            sub.add_argument(
+                "--positions",
+                type=_integer(0),
+                nargs="+",
+                metavar="P",
+                help="positions of a checkpoint's tokens (default: 0, powers of two, the last)",
+            )
         if name == "layer":
             source = sub.add_mutually_exclusive_group()
             source.add_argument(
@@ -461,9 +476,17 @@ def _add_bench(commands: Any) -> None:
             )
             source.add_argument(
                 "--model",
+                nargs="+",
                 metavar="NAME",
-                help="shapes of a published model's layer, on the model: llama-2-7b, llama-3-8b, "
+                help="shapes of published models' layers, on the model: llama-2-7b, llama-3-8b, "
                 "bert-large",
+            )
+            sub.add_argument(
+                "--tokens",
+                type=_integer(1),
+                nargs="+",
+                metavar="N",
+                help="rows; several numbers with --model",
             )
             sub.add_argument(
                 "--layer", type=_integer(0), default=0, help="of the checkpoint (default: 0)"
@@ -737,25 +760,35 @@ def _bench(options: argparse.Namespace) -> int:
     elif options.bench == "norm":
         result = bench.bench_norm(subject, tokens=options.tokens)
     elif options.bench == "layer":
-        source = options.model
-        if options.checkpoint is not None:
-            source = load_model(locate(options.checkpoint))
-        archs = ARCHS if options.arch is None else (options.arch,)
-        result = bench.bench_layer(
-            subject,
-            archs=archs,
-            tokens=options.tokens,
-            source=source,
-            layer=options.layer,
-            tiles=options.tiles,
-        )
+        tokens = options.tokens or [None]
+        if options.model is not None:
+            result = bench.bench_prefill(
+                subject, options.model, tokens=options.tokens or [128], tiles=options.tiles
+            )
+        elif len(tokens) > 1:
+            raise AfternormError(f"{len(tokens)} numbers of tokens: only --model takes several")
+        else:
+            source = None
+            if options.checkpoint is not None:
+                source = load_model(locate(options.checkpoint))
+            archs = ARCHS if options.arch is None else (options.arch,)
+            result = bench.bench_layer(
+                subject, archs=archs, tokens=tokens[0], source=source, layer=options.layer
+            )
     elif options.bench == "decode":
         if options.model is not None:
             result = bench.bench_step(
-                subject, options.model, context=options.context, tiles=options.tiles
+                subject,
+                options.model,
+                context=options.context,
+                tiles=options.tiles,
+                batches=options.batch,
             )
         else:
-            result = bench.bench_decode(subject, load_model(locate(options.checkpoint)))
+            model = load_model(locate(options.checkpoint))
+            result = bench.bench_decode(
+                subject, model, positions=options.positions, batches=options.batch
+            )
     elif options.bench == "scaling":
         result = bench.bench_scaling(
             subject,

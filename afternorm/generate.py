@@ -24,6 +24,7 @@ from afternorm.memory_map import (
     EXPONENT_BYTES,
     REGISTERS,
     Counter,
+    Lost,
     Region,
     Register,
     Status,
@@ -135,9 +136,9 @@ def memory_map(config: Config) -> dict[str, Any]:
         Region.SCALE1: lane_words,
     }
     registers = {
-        register.name.lower(): int(register) for register in Register if register < Register.ENGINES
+        register.name.lower(): int(register) for register in Register if register < Register.LOST
     }
-    counters = {
+    counters = {f"lost_{lost.name}".lower(): Register.LOST + lost for lost in Lost} | {
         f"{engine.name}_{counter.name}".lower(): (
             Register.ENGINES + len(Counter) * engine + counter
         )

@@ -25,7 +25,7 @@ class Done:
 
     Attributes
     ----------
-    position, rows : the tokens that it computed.
+    position, rows : the tokens that it computed; a batch's all have the same position.
     program : what ran.
     run : how it went.
     """
@@ -51,7 +51,7 @@ class Inference:
 
     Attributes
     ----------
-    position : decoders: tokens that the caches hold.
+    position : decoders: tokens that the caches hold, of each sequence.
     prologue : the program that loaded the tiles, as it went.
     done : every program since.
 
@@ -80,8 +80,15 @@ class Inference:
         ------
         CapacityError
             If the caches have no room for them; nothing is taken then.
+        AfternormError
+            If the model was compiled for a batch.
         """
         compiler, left = self.compiler, list(tokens)
+        if compiler.batch > 1:
+            raise AfternormError(
+                f"the model was compiled for batch={compiler.batch}: feed_batch takes a token of "
+                "each sequence"
+            )
         compiler.check_room(self.position + len(left))
         logits = np.zeros(0)
         while left:
@@ -90,6 +97,31 @@ class Inference:
             logits = self._compute(compiler.step(self.position, rows), x)[0]
             self.position += rows
             del left[:rows]
+        return logits
+
+    def feed_batch(self, tokens: Sequence[int]) -> Floats:
+        """Decoders: take up a token of each sequence; all logits, ``[sequence, vocabulary]``.
+
+        Sequences may differ in length: one whose text has ended takes what was made of it, or
+        anything, while others still take theirs; rows do not depend on each other.
+
+        Raises
+        ------
+        CapacityError
+            If the caches have no room for them; nothing is taken then.
+        AfternormError
+            If these are not as many tokens as the model was compiled for.
+        """
+        compiler = self.compiler
+        if len(tokens) != compiler.batch:
+            raise AfternormError(
+                f"{len(tokens)} tokens for a model compiled for batch={compiler.batch}: a step "
+                "takes one of each sequence"
+            )
+        compiler.check_room(self.position + 1)
+        x = np.concatenate([compiler.model.embed([token], self.position) for token in tokens])
+        logits = self._compute(compiler.step(self.position), x)
+        self.position += 1
         return logits
 
     def features(self, tokens: Sequence[int], rows: int | None = None) -> Floats:

@@ -89,7 +89,7 @@ def simulate_layer(
                     instructions=len(job.program),
                     cycles=outcome.cycles,
                     ideal=job.info["ideal"],
-                    idle_slots=outcome.idle_slots,
+                    lost=outcome.lost,
                     words=comparison.words,
                     mismatches=comparison.mismatches,
                     error=_relative_rms(output, expected),

@@ -71,6 +71,8 @@ class Register(IntEnum):
     LAST_RESULT = 16
     BUILD_ID = 17
     VERSION = 18
+    LOST = 24
+    """idle slots of the array by whom they are lost to, see `Lost`"""
     ENGINES = 32
     """four counters an engine, see `Counter`"""
     CONFIG = 64
@@ -88,6 +90,25 @@ class Counter(IntEnum):
     """there is no instruction, and the engine is idle"""
     CONFLICT = 3
     """a request was refused by a memory"""
+
+
+class Lost(IntEnum):
+    """To whom an idle slot of the array is lost, at ``Register.LOST + lost``.
+
+    To an engine, which has its number, or to the way of instructions.  `hdl.scheduler.lost_slots`
+    says which slot is whose.
+    """
+
+    MATMUL = Engine.MATMUL
+    """the matrix engine had work: memory conflicts, or fewer rows than columns to load"""
+    EXP = Engine.EXP
+    VECTOR = Engine.VECTOR
+    REDUCE = Engine.REDUCE
+    GATHER = Engine.GATHER
+    LOAD = Engine.LOAD
+    STORE = Engine.STORE
+    FETCH = len(Engine)
+    """there was no instruction"""
 
 
 class Status(IntEnum):

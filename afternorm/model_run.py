@@ -16,7 +16,7 @@ from afternorm.compiler.buffers import Floats
 from afternorm.compiler.layer_weights import Schedule
 from afternorm.compiler.model import ModelCompiler, ModelProgram
 from afternorm.config import Config
-from afternorm.cycles import predict
+from afternorm.cycles import Prediction, predict
 from afternorm.device import Device, RtlDevice
 from afternorm.errors import CapacityError
 from afternorm.golden_device import GoldenDevice
@@ -267,21 +267,23 @@ def _continue(
 
 
 @cache
-def _predicted(config: Config, program: ModelProgram) -> int:
-    """Cycles of a program according to the model, with the simulated DRAM's latency."""
-    return predict(config, program.instructions).cycles
+def _predicted(config: Config, program: ModelProgram) -> Prediction:
+    """A program's time according to the model, with the simulated DRAM's latency."""
+    return predict(config, program.instructions)
 
 
 def _program(config: Config, done: Done) -> ProgramResult:
     """What is reported of a program that was run."""
+    prediction = _predicted(config, done.program)
     return ProgramResult(
         position=done.position,
         rows=done.rows,
         instructions=len(done.program.instructions),
         cycles=done.run.cycles,
-        predicted=_predicted(config, done.program),
+        predicted=prediction.cycles,
         ideal=done.program.ideal,
         macs=done.program.macs,
         dram_bytes=done.dram_bytes,
         engines={engine.name.lower(): done.run.engine(engine).busy for engine in Engine},
+        lost=done.run.lost if done.run.cycles else prediction.lost,
     )

@@ -24,6 +24,7 @@ from afternorm.memory_map import (
     REGISTER_BITS,
     Cause,
     Counter,
+    Lost,
     Register,
     Status,
 )
@@ -300,6 +301,22 @@ def _counters() -> list[RegisterEntry]:
         Counter.STARVED: "there was no instruction, and the engine was idle",
         Counter.CONFLICT: "a request was refused by a memory",
     }
+    for lost in Lost:
+        name = lost.name.lower()
+        causes = {
+            Lost.MATMUL: "the matmul engine had an instruction",
+            Lost.FETCH: "there was no instruction for the matmul engine",
+        }
+        cause = causes.get(lost, f"the matmul engine waited for the {name} engine")
+        meaning = f"cycles without a row of A, between the first and the last, in which {cause}"
+        entries.append(
+            RegisterEntry(
+                name=f"LOST_{lost.name}",
+                index=Register.LOST + lost,
+                doc=meaning,
+                fields=(_word("slots", meaning),),
+            )
+        )
     for engine in Engine:
         for counter, meaning in meanings.items():
             name = engine.name.lower()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a simulation found out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from afternorm.isa import Engine, Error, Flag
-from afternorm.memory_map import Counter, Register, Status
+from afternorm.memory_map import Counter, Lost, Register, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,13 @@ class Run:
     def idle_slots(self) -> int:
         """Cycles between the first and the last row of A in which none entered the array."""
         first, last = (self.registers[r] for r in (Register.FIRST_ROW, Register.LAST_ROW))
-        return int(last) - int(first) + 1 - int(self.registers[Register.ROWS])
+        rows = int(self.registers[Register.ROWS])
+        return int(last) - int(first) + 1 - rows if rows else 0
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """The idle slots by whom they are lost to; see `afternorm.memory_map.Lost`."""
+        return {lost.name.lower(): int(self.registers[Register.LOST + lost]) for lost in Lost}
 
     def engine(self, engine: Engine) -> EngineCycles:
         """An engine's counters."""
@@ -100,7 +107,7 @@ class ScheduleResult:
     instructions : length of the program.
     cycles : all, from start to the end of the program.
     ideal : array cycles of the padded products.
-    idle_slots : cycles between the first and last row of A in which none entered an array.
+    lost : cycles between the first and last row of A in which none entered an array, by cause.
     words : output words compared with the golden machine.
     mismatches : how many of them differ.
     error : relative RMS error of the layer's output against float64.
@@ -113,13 +120,34 @@ class ScheduleResult:
     instructions: int
     cycles: int
     ideal: int
-    idle_slots: int
+    lost: dict[str, int]
     words: int
     mismatches: int
     error: float
     flags: list[str]
     engines: dict[str, EngineCycles]
     seconds: float
+
+    @property
+    def idle_slots(self) -> int:
+        """All that were lost."""
+        return sum(self.lost.values())
+
+
+def lost_in_all(some: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Idle slots of several programs by whom they are lost to."""
+    total = {lost.name.lower(): 0 for lost in Lost}
+    for one in some:
+        for who, slots in one.items():
+            total[who] += slots
+    return total
+
+
+def lost_to(lost: dict[str, int]) -> str:
+    """Idle slots in words, the largest cause first: `idle slots 123: exp 100, load 23`."""
+    some = sorted(((slots, who) for who, slots in lost.items() if slots), reverse=True)
+    causes = ", ".join(f"{who} {slots:,}" for slots, who in some)
+    return f"idle slots {sum(lost.values()):,}" + (f": {causes}" if causes else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +195,7 @@ class ProgramResult:
     macs : multiplications that it needs.
     dram_bytes : bytes of DRAM moved, instructions included.
     engines : busy cycles by engine.
+    lost : idle slots by whom they are lost to; on the golden machine what the model says.
     """
 
     position: int
@@ -178,6 +207,7 @@ class ProgramResult:
     macs: int
     dram_bytes: int
     engines: dict[str, int]
+    lost: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)

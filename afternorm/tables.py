@@ -13,7 +13,14 @@ from rich.table import Table
 
 from afternorm.config import Config
 from afternorm.memory import memory_bits
-from afternorm.results import LayerResult, ModelResult, ModelRun, ProgramResult
+from afternorm.results import (
+    LayerResult,
+    ModelResult,
+    ModelRun,
+    ProgramResult,
+    lost_in_all,
+    lost_to,
+)
 from afternorm.targets import KINDS, TARGETS
 
 if TYPE_CHECKING:  # they need the compiler and Amaranth, which take a moment to import
@@ -75,6 +82,8 @@ def print_layer(result: LayerResult) -> None:
             ", ".join(run.flags) or "-",
         )
     console.print(table)
+    for run in result.schedules:
+        console.print(f"{run.schedule}: {lost_to(run.lost)}")
 
     table = _table("engine", "schedule", "busy", "of all", "waiting", "starved", "stalled")
     for engine in result.schedules[0].engines:
@@ -146,6 +155,9 @@ def print_model(result: ModelResult, config: Config) -> None:
         table.add_section()
         table.add_row("cycles, predicted", *predicted)
         console.print(table)
+    for run in result.runs:
+        slots = lost_in_all(program.lost for program in run.programs)
+        console.print(f"{run.schedule}: {lost_to(slots)}")
     known = "" if timed else "cycles are predicted; "
     console.print(
         f"{known}tokens/s at {result.clock:g} MHz; to load what stays takes "

@@ -44,6 +44,11 @@ def _vector(config: Config) -> dict[str, Any]:
     return {**_config(config), "tree_latency": tree_latency}
 
 
+def _scheduler(config: Config) -> dict[str, Any]:
+    offer_to_row = import_module("hdl.matmul.engine").offer_to_row(config)
+    return {**_config(config), "offer_to_row": offer_to_row}
+
+
 def _psum_width(config: Config) -> int:
     return int(import_module("hdl.matmul.array").psum_width(config.rows))
 
@@ -51,7 +56,7 @@ def _psum_width(config: Config) -> int:
 UNITS = {
     "accelerator": Unit("hdl.accelerator", "Accelerator", _config),
     "host": Unit("hdl.host", "HostPort", _config),
-    "scheduler": Unit("hdl.scheduler.scheduler", "Scheduler", _config),
+    "scheduler": Unit("hdl.scheduler.scheduler", "Scheduler", _scheduler),
     "gather": Unit("hdl.gather", "Gather", _config),
     "fetch": Unit("hdl.dma.fetch", "Fetch", _config),
     "load": Unit("hdl.dma.load", "LoadEngine", _config),

@@ -20,6 +20,7 @@ from hdl.dma.store import StoreEngine
 from hdl.gather import Gather
 from hdl.host import HostPort
 from hdl.interfaces import DramRead, DramWrite
+from hdl.matmul.engine import offer_to_row
 from hdl.once import once
 from hdl.reduce.tree import ReductionTree
 from hdl.registers import Registers
@@ -75,7 +76,7 @@ class Accelerator(wiring.Component):
             machine.rst.eq(ResetSignal(allow_reset_less=True) | registers.reset),
         ]
         in_machine = DomainRenamer("machine")
-        scheduler = Scheduler(config=c)
+        scheduler = Scheduler(config=c, offer_to_row=offer_to_row(c))
         fetch = Fetch(config=c)
         gather = Gather(config=c)
         load = LoadEngine(config=c)
@@ -117,6 +118,10 @@ class Accelerator(wiring.Component):
             registers.operand_read.eq(tile.operand_read),
             registers.row_issued.eq(tile.row_issued),
             registers.result_written.eq(tile.result_written),
+            scheduler.row.eq(tile.row_issued),
+            scheduler.last_row.eq(tile.last_row_issued),
+            registers.row_seen.eq(scheduler.o_row),
+            registers.lost.eq(scheduler.o_lost),
             self.interrupt.eq(registers.interrupt),
             self.bus_reset.eq(registers.reset),
         ]

@@ -21,6 +21,7 @@ from afternorm.memory_map import (
     RESET_CYCLES,
     Cause,
     Counter,
+    Lost,
     Register,
     Status,
 )
@@ -49,6 +50,7 @@ class Registers(wiring.Component):
     flags : in. Pulses, by `afternorm.isa.Flag`.
     operand_read, row_issued, result_written : in. What the matmul engine does in this cycle.
     busy, waiting, starved, conflict : in. By engine.
+    row_seen, lost : in. A cycle late: a row entered, else whose slot it is, a bit a `Lost`.
     """
 
     def __init__(self, *, config: Config):
@@ -79,6 +81,8 @@ class Registers(wiring.Component):
                 "waiting": In(engines),
                 "starved": In(engines),
                 "conflict": In(engines),
+                "row_seen": In(1),
+                "lost": In(len(Lost)),
             }
         )
 
@@ -151,6 +155,24 @@ class Registers(wiring.Component):
                 count = counter(name.lower(), getattr(self, kind.name.lower())[engine])
                 values[name, entries[name].fields[0].name] = count
 
+        # Idle slots count from the first row on, and once there is another row behind them.
+        was_running, between = Signal(), Signal()
+        m.d.sync += [
+            was_running.eq(running),
+            between.eq(~self.start & (between | self.row_seen)),
+        ]
+        for lost in Lost:
+            name = f"LOST_{lost.name}"
+            slots = Signal(REGISTER_BITS, name=f"{name.lower()}_so_far")
+            count = Signal(REGISTER_BITS, name=name.lower())
+            with m.If(self.start):
+                m.d.sync += [slots.eq(0), count.eq(0)]
+            with m.Elif(was_running & self.row_seen):
+                m.d.sync += count.eq(slots)
+            with m.Elif(was_running & between & self.lost[lost]):
+                m.d.sync += slots.eq(slots + 1)
+            values[name, entries[name].fields[0].name] = count
+
         # Control.
         resetting, starting = Signal(range(RESET_CYCLES + 1)), Signal()
         following = Signal.like(resetting)
@@ -177,7 +199,6 @@ class Registers(wiring.Component):
 
         # Interrupts: causes are how a program ended.
         enable, cause = stored(Register.IRQ_ENABLE), Signal(len(Cause))
-        was_running = Signal()
         ends = {
             Cause.DONE: Status.DONE,
             Cause.ERROR: Status.ERROR,
@@ -186,7 +207,6 @@ class Registers(wiring.Component):
         happened = Cat(was_running & (self.status == ends[each]) for each in Cause)
         cleared = Mux(written["IRQ_CAUSE"], ones[: len(Cause)], 0)
         m.d.sync += [
-            was_running.eq(running),
             cause.eq(Mux(self.reset, 0, cause & ~cleared) | happened),
         ]
         m.d.comb += self.interrupt.eq((cause & enable).any())

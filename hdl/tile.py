@@ -56,7 +56,7 @@ class Tile(wiring.Component):
     i_<engine> : streams in. Instructions.
     early, done, busy, conflict : out. By engine.
     flags : out. Pulses.
-    operand_read, row_issued, result_written : out. What the matmul engine does.
+    operand_read, row_issued, last_row_issued, result_written : out. What the matmul engine does.
     tree, tree_statistics : to the reduction tree and back; whether the floats are statistics.
     tree_overflow : in. A lane of the sum was saturated.
     gather_read, gather_write : the gather network's scratchpad ports.
@@ -85,6 +85,7 @@ class Tile(wiring.Component):
                 "flags": Out(6),
                 "operand_read": Out(1),
                 "row_issued": Out(1),
+                "last_row_issued": Out(1),
                 "result_written": Out(1),
                 "tree": Out(TreePort(config)),
                 "tree_statistics": Out(1),
@@ -136,6 +137,7 @@ class Tile(wiring.Component):
             self.flags.eq(flags),
             self.operand_read.eq(matmul.operand_read),
             self.row_issued.eq(matmul.row_issued),
+            self.last_row_issued.eq(matmul.last_row_issued),
             self.result_written.eq(matmul.result_written),
         ]
 

@@ -16,7 +16,7 @@ from cocotbext.axi import AddressSpace, AxiBus, AxiLiteBus, AxiLiteMaster, AxiSl
 from afternorm.config import Config
 from afternorm.driver.python import DeviceError, Driver, ProgramError
 from afternorm.isa import INSTRUCTION_BYTES, Engine, Error, Instruction, Opcode, Target
-from afternorm.memory_map import EXPONENT_BYTES, Cause, Counter, Register, Status
+from afternorm.memory_map import EXPONENT_BYTES, Cause, Counter, Lost, Register, Status
 from tb.stream import parameters, rng, start
 
 RAM_BYTES = 1 << 20
@@ -143,6 +143,7 @@ class CError(ctypes.Structure):
 class CCounters(ctypes.Structure):
     _fields_ = [
         ("machine", ctypes.c_uint32 * (Register.LAST_RESULT - Register.CYCLES + 1)),
+        ("lost", ctypes.c_uint32 * len(Lost)),
         ("engine", ctypes.c_uint32 * len(Counter) * len(Engine)),
     ]
 
@@ -235,6 +236,8 @@ async def c_driver(dut):
         machine, engines = counters.machine, counters.engine
         for register in range(Register.CYCLES, Register.LAST_RESULT + 1):
             assert machine[register - Register.CYCLES] == call("read", here, 4 * register)
+        for lost in Lost:
+            assert counters.lost[lost] == call("read", here, 4 * (Register.LOST + lost))
         for engine in Engine:
             for counter in Counter:
                 index = Register.ENGINES + len(Counter) * engine + counter
@@ -327,6 +330,7 @@ async def python_driver(dut):
         cycles = counters.machine["cycles"]
         assert COUNT < counters.engines[Engine.LOAD][Counter.BUSY] < cycles
         assert counters.engines[Engine.EXP][Counter.BUSY] == 0
+        assert set(counters.lost.values()) == {0}  # no row, no slot
         for program, code, index, address in (
             (CRASH, Error.OPERAND, 1, 0),
             (OUTSIDE, Error.BUS, None, BEYOND),

@@ -22,13 +22,15 @@ def run_exact(job: Job, seed: int, *, disturb: float = 0.0, stall: float = 0.0) 
     Raises
     ------
     AssertionError
-        If the machine stopped with an error, or anything differs from the golden machine.
+        If the machine stopped with an error, anything differs from the golden machine, or idle
+        slots are not attributed, each to one cause.
     """
     golden = run_golden(job)
     outcome = run_rtl(
         job, build(job.config), seed=seed, disturb=disturb, stall=stall, max_cycles=1_000_000
     )
     assert outcome.status == Status.DONE, f"{outcome.error.name} at {outcome.error_index}"
+    assert sum(outcome.lost.values()) == outcome.idle_slots, f"seed {seed}: {outcome.lost}"
     comparison = compare(job, outcome, golden)
     assert comparison.mismatches == 0, f"seed {seed}: {comparison.first}"
     assert comparison.words > sum(len(words) for words in job.written.values())

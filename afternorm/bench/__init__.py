@@ -12,6 +12,7 @@ from afternorm.bench.flashnorm import FlashNorm, flashnorm
 from afternorm.bench.gemm import bench_gemm
 from afternorm.bench.layers import PUBLISHED, bench_layer
 from afternorm.bench.norm import bench_norm
+from afternorm.bench.prefill import bench_prefill
 from afternorm.bench.results import BenchResult, Measurement, Panel
 from afternorm.bench.scaling import bench_scaling
 from afternorm.bench.simulation import bench_simulation
@@ -30,6 +31,7 @@ __all__ = [
     "bench_gemm",
     "bench_layer",
     "bench_norm",
+    "bench_prefill",
     "bench_scaling",
     "bench_simulation",
     "bench_step",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoding with a cache: cycles a token by position, against what the weights' way allows.
 
-With one row, a product is bound by its weights.  Each block of them enters an array once, one a
-cycle in each tile; where weights stream, each also passes the DRAM port, with its exponent.
+With few rows, a product is bound by its weights.  Each block of them enters an array once, one a
+cycle in each tile; where weights stream, each also passes the DRAM port, with its exponent.  With
+more rows than an array has columns, a row of each sequence of a batch, the rows bind.
 
 Beside them the port has to bring the program, 64 bytes an instruction, the input, whatever pads the
 weights to whole blocks and lanes, and caches for which the tiles have no room; in the end come the
@@ -31,17 +32,22 @@ from afternorm.inference import Inference
 from afternorm.memory_map import EXPONENT_BYTES
 from afternorm.progress import progress
 
+BOUND = (
+    "bound: cycles that a step's rows and weights need to enter the arrays, and the weights to "
+    "come from DRAM where they stream"
+)
 RTL_POSITIONS = 8
 """On RTL, only the first so many positions."""
 
 
 @dataclass(frozen=True)
 class WeightBound:
-    """Cycles that a token's weights need at least.
+    """Cycles that a step's weights need at least.
 
     Attributes
     ----------
-    array : to enter the arrays, a block a cycle in each tile.
+    array : to enter the arrays, a block a cycle in each tile; or the rows, while the weights of an
+        array stand still.
     dram : to come from DRAM, mantissas and exponents, a beat a cycle.
     """
 
@@ -49,22 +55,49 @@ class WeightBound:
     dram: int
 
 
-def weight_bound(config: Config, model: Model) -> WeightBound:
-    """The bound of all products of a token with a layer's weights and the classifier."""
+def weight_bound(config: Config, model: Model, batch: int = 1) -> WeightBound:
+    """The bound of all products of `batch` rows with the layers' weights and the classifier.
+
+    A group of `rows_max` rows at most takes the weights once.  They may be split in any way over
+    the tiles.
+    """
     matrices = [w for layer in model.layers for w in layer.weights.values() if w.ndim == 2]
     if model.classifier is not None:
         matrices.append(model.classifier)
-    blocks = sum(len(w) * ceil_div(w.shape[1], config.block) for w in matrices)
+    groups, each = ceil_div(batch, config.rows_max), config.columns * config.tiles
+    blocks = cycles = 0
+    for w in matrices:
+        depth = ceil_div(w.shape[1], config.block)
+        blocks += len(w) * depth
+        entries, rows = groups * len(w), batch * config.tiles * ceil_div(len(w), each)
+        cycles += depth * max(entries, rows)
     size = blocks * (config.block + EXPONENT_BYTES)
-    return WeightBound(ceil_div(blocks, config.tiles), ceil_div(8 * size, config.dram_width))
+    return WeightBound(ceil_div(cycles, config.tiles), ceil_div(8 * size, config.dram_width))
+
+
+def least_cycles(compiler: ModelCompiler) -> int:
+    """The bound of a compiled model's step."""
+    bound = weight_bound(compiler.layout, compiler.model, compiler.batch)
+    return bound.array if compiler.resident else max(bound.array, bound.dram)
 
 
 def bench_decode(
-    subject: Subject, model: Model, *, positions: Sequence[int] | None = None
+    subject: Subject,
+    model: Model,
+    *,
+    positions: Sequence[int] | None = None,
+    batches: Sequence[int] = (1,),
 ) -> BenchResult:
     """Steps of single tokens, weights resident and streamed where there are memories for both.
 
     On RTL, the configuration's memories decide, and tokens are drawn with the seed.
+
+    Parameters
+    ----------
+    positions
+        By default powers of two, the first and the last.
+    batches
+        Numbers of sequences that take a step together, each at the same position.
 
     Raises
     ------
@@ -74,30 +107,39 @@ def bench_decode(
     if model.classifier is None:
         raise AfternormError(f"{model.name} is an encoder: it has no steps of single tokens")
     positions = _positions(model.context, subject) if positions is None else positions
+    if max(positions) >= model.context:
+        raise CapacityError(
+            f"there is no position {max(positions)}: the context of {model.name} has room for "
+            f"{model.context} tokens"
+        )
     result = subject.result("decode", f"{model.name}, one token by position")
     tokens = max(positions) + 1
-    if subject.on == "rtl":
-        _on_rtl(subject, model, tokens, positions, result)
-    else:
-        for config, alike in _memories(subject, model, tokens):
-            _on_model(subject, config, model, tokens, positions, result, alike)
+    for batch in batches:
+        if subject.on == "rtl":
+            _on_rtl(subject, _compilers(subject.config, model, tokens, batch), positions, result)
+            continue
+        for config, alike in _memories(subject, model, tokens, batch):
+            compilers = _compilers(config, model, tokens, batch, alike)
+            _on_model(subject, compilers, positions, result)
             one = result.measurements[-1]
             result.notes.append(
-                f"weights {one.labels['weights']}: scratchpads of {config.scratchpad_depth:,} "
-                f"blocks; loads and stores take {one.dram_beats:,} beats of DRAM"
+                f"weights {one.labels['weights']}, batch {batch}: scratchpads of "
+                f"{config.scratchpad_depth:,} blocks; loads and stores take {one.dram_beats:,} "
+                "beats of DRAM"
             )
-    result.notes.append(
-        "bound: cycles that the weights need to enter the arrays, and to come from DRAM where "
-        "they stream"
-    )
-    for place in dict.fromkeys(str(one.labels["weights"]) for one in result.measurements):
-        some = [one for one in result.measurements if one.labels["weights"] == place]
+    result.notes.append(BOUND)
+    kinds = dict.fromkeys((str(m.labels["weights"]), m.batch) for m in result.measurements)
+    for place, batch in kinds:
+        some = [m for m in result.measurements if (m.labels["weights"], m.batch) == (place, batch)]
         curves: dict[str, list[tuple[Label, float]]] = {
-            schedule: [(m.labels["position"], m.cycles) for m in some if m.schedule == schedule]
+            schedule: [(m.labels["position"], m.a_token) for m in some if m.schedule == schedule]
             for schedule in SCHEDULES
         }
-        curves["bound"] = [(m.labels["position"], m.bound) for m in some if m.schedule == "none"]
-        result.panels.append(Panel(f"weights {place}", "position", "cycles a token", curves))
+        curves["bound"] = [
+            (m.labels["position"], m.bound / batch) for m in some if m.schedule == "none"
+        ]
+        title = f"weights {place}, batch {batch}"
+        result.panels.append(Panel(title, "position", "cycles a token", curves))
     return result
 
 
@@ -108,30 +150,37 @@ def _positions(context: int, subject: Subject) -> list[int]:
 
 
 def _compilers(
-    config: Config, model: Model, tokens: int, alike: bool = False
+    config: Config, model: Model, tokens: int, batch: int, alike: bool = False
 ) -> list[ModelCompiler]:
     return [
-        ModelCompiler(config, model, schedule, tokens=tokens, alike=alike) for schedule in SCHEDULES
+        ModelCompiler(config, model, schedule, tokens=tokens, alike=alike, batch=batch)
+        for schedule in SCHEDULES
     ]
 
 
-def _memories(subject: Subject, model: Model, tokens: int) -> list[tuple[Config, bool]]:
+def _memories(subject: Subject, model: Model, tokens: int, batch: int) -> list[tuple[Config, bool]]:
     """The accelerators that are measured, and whether their tiles do alike.
 
     With memories under which weights stay, and under which they stream; and where its tiles pad
     the weights that stream, with tiles that all do the same, too.
     """
-    found = [(config, False) for config in _places(subject, model, tokens, alike=False).values()]
+    places = _places(subject, model, tokens, batch, alike=False)
+    found = [(config, False) for config in places.values()]
     config = subject.config
     if config.tiles > 1 and model.dim % (config.tiles * config.block):
-        places = _places(subject, model, tokens, alike=True)
+        places = _places(subject, model, tokens, batch, alike=True)
         found += [(config, True) for stays, config in places.items() if not stays]
     if not found:
-        raise CapacityError(f"{model.name} fits no memories that {subject.name} could have")
+        raise CapacityError(
+            f"{model.name} with batch {batch} and {tokens} tokens fits no memories that "
+            f"{subject.name} could have"
+        )
     return found
 
 
-def _places(subject: Subject, model: Model, tokens: int, *, alike: bool) -> dict[bool, Config]:
+def _places(
+    subject: Subject, model: Model, tokens: int, batch: int, *, alike: bool
+) -> dict[bool, Config]:
     """Memories under which everything stays, and under which weights stream, if there are any.
 
     Streaming, with the most room for caches.
@@ -141,7 +190,7 @@ def _places(subject: Subject, model: Model, tokens: int, *, alike: bool) -> dict
     def look(config: Config) -> bool | None:
         """Whether everything stays under all schedules, or None if it does not fit."""
         try:
-            compilers = _compilers(config, model, tokens, alike)
+            compilers = _compilers(config, model, tokens, batch, alike)
         except CapacityError:
             return None
         stays = {compiler.resident for compiler in compilers}
@@ -166,24 +215,16 @@ def _places(subject: Subject, model: Model, tokens: int, *, alike: bool) -> dict
 
 def _labels(compiler: ModelCompiler, position: int) -> dict[str, Label]:
     place = "resident" if compiler.resident else "streamed"
-    return {"weights": place + ", alike" * compiler.alike, "position": position}
-
-
-def _bound(compiler: ModelCompiler) -> int:
-    bound = weight_bound(compiler.layout, compiler.model)
-    return bound.array if compiler.resident else max(bound.array, bound.dram)
+    place += ", alike" * compiler.alike
+    return {"weights": place, "batch": compiler.batch, "position": position}
 
 
 def _on_model(
     subject: Subject,
-    config: Config,
-    model: Model,
-    tokens: int,
+    compilers: Sequence[ModelCompiler],
     positions: Sequence[int],
     result: BenchResult,
-    alike: bool,
 ) -> None:
-    compilers = _compilers(config, model, tokens, alike)
     with progress("measuring decode", total=len(positions)) as advance:
         for number, position in enumerate(positions):
             result.measurements += [
@@ -192,7 +233,7 @@ def _on_model(
                     compiler,
                     [compiler.step(position)],
                     _labels(compiler, position),
-                    bound=_bound(compiler),
+                    bound=least_cycles(compiler),
                 )
                 for compiler in compilers
             ]
@@ -200,11 +241,15 @@ def _on_model(
 
 
 def _on_rtl(
-    subject: Subject, model: Model, tokens: int, positions: Sequence[int], result: BenchResult
+    subject: Subject,
+    compilers: Sequence[ModelCompiler],
+    positions: Sequence[int],
+    result: BenchResult,
 ) -> None:
     """Decode on the RTL, and compare every logit with the golden machine's."""
-    text = np.random.default_rng(subject.seed).integers(model.vocabulary, size=tokens).tolist()
-    compilers = _compilers(subject.config, model, tokens)
+    one = compilers[0]
+    rng = np.random.default_rng(subject.seed)
+    text = rng.integers(one.model.vocabulary, size=(one.tokens, one.batch)).tolist()
     subject.built(subject.config)
     by_position: dict[int, list[Measurement]] = {position: [] for position in positions}
     with progress("measuring decode", total=len(compilers)) as advance:
@@ -213,8 +258,8 @@ def _on_rtl(
             with RtlDevice(subject.config, image) as device:
                 rtl = Inference(compiler, device)
                 golden = Inference(compiler, GoldenDevice(subject.config, image))
-                for position, token in enumerate(text):
-                    differ = int((rtl.feed([token]) != golden.feed([token])).sum())
+                for position, tokens in enumerate(text):
+                    differ = int((rtl.feed_batch(tokens) != golden.feed_batch(tokens)).sum())
                     done = rtl.done[-1]
                     differ += int(done.run.flags != golden.done[-1].run.flags)
                     if position not in by_position:
@@ -228,11 +273,12 @@ def _on_rtl(
                             ideal=done.program.ideal,
                             macs=done.program.macs,
                             multipliers=subject.config.macs,
-                            idle_slots=done.run.idle_slots,
+                            lost=done.run.lost,
                             instructions=len(done.program.instructions),
                             dram_beats=ceil_div(8 * done.program.moved, subject.config.dram_width),
-                            bound=_bound(compiler),
+                            bound=least_cycles(compiler),
                             differ=differ,
+                            batch=compiler.batch,
                         )
                     )
             advance(number + 1)

@@ -2,7 +2,7 @@
 """Whole transformer layers: seeded, of a checkpoint, or with the shapes of a published model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,9 @@ from afternorm.compiler.layer import compile_layer
 from afternorm.compiler.layer_weights import SCHEDULES, Schedule
 from afternorm.compiler.model import ModelCompiler, ModelProgram
 from afternorm.config import Config
-from afternorm.cycles import predict
 from afternorm.errors import AfternormError
 from afternorm.job import Job
-from afternorm.progress import progress
+from afternorm.results import lost_in_all
 
 TOKENS = 128
 RTL_TOKENS = 32
@@ -41,8 +40,6 @@ PUBLISHED = {
     "llama-3-8b": Shape("llama", 4096, 14336, 32, 8),
     "bert-large": Shape("bert", 1024, 4096, 16, 16),
 }
-_CHUNKS = 3
-"""Chunks of a decoder's tokens that are timed, the first, the last, and between."""
 _CLASSES = 8
 """Of the classifier that ends a decoder's program: as few as an array takes at once."""
 
@@ -52,9 +49,8 @@ def bench_layer(
     *,
     archs: Sequence[Arch] = ARCHS,
     tokens: int | None = None,
-    source: Model | str | None = None,
+    source: Model | None = None,
     layer: int = 0,
-    tiles: Sequence[int] | None = None,
 ) -> BenchResult:
     """One layer with all normalizations, under all schedules and without them.
 
@@ -65,20 +61,14 @@ def bench_layer(
     tokens
         Rows; 128 on the model and 32 on RTL by default.
     source
-        A checkpoint, of which `layer` is taken; or a published model's name, whose shapes are
-        taken with weights of zero, on the model only.  They stream from DRAM where they do not
-        fit beside what else the layer needs.
-    tiles
-        With a published model's name: numbers of tiles, by default the configuration's.
+        A checkpoint, of which `layer` is taken.
 
     Raises
     ------
     AfternormError
-        If there is no such layer or model, or it cannot be measured on RTL.
+        If there is no such layer.
     """
     tokens = tokens or (TOKENS if subject.on == "model" else RTL_TOKENS)
-    if isinstance(source, str):
-        return _published(subject, source, tokens, tiles)
     layers = {}
     if source is None:
         title = f"seeded layers, weights in the scratchpad, {tokens} tokens"
@@ -172,57 +162,6 @@ def hollow_model(name: str, shape: Shape, tokens: int) -> Model:
     )
 
 
-def _published(
-    subject: Subject, name: str, tokens: int, tiles: Sequence[int] | None
-) -> BenchResult:
-    """One layer of a published model's shape, its weights streaming from DRAM."""
-    shape = published(subject, name)
-    result = subject.result("layer", f"one layer of {name}, {tokens} tokens")
-    model = hollow_model(name, shape, tokens)
-    some = [subject.config.tiles] if tiles is None else tiles
-    interpolated = False
-    with progress(f"measuring {name}", total=len(some) * len(SCHEDULES)) as advance:
-        for number, T in enumerate(some):
-
-            def measure(config: Config, before: int = number * len(SCHEDULES)) -> list[Measurement]:
-                nonlocal interpolated
-                measured: list[Measurement] = []
-                for schedule in SCHEDULES:
-                    chunk = min(tokens, config.rows_max)
-                    compiler = ModelCompiler(config, model, schedule, tokens=tokens, chunk=chunk)
-                    measured.append(_prefill(subject, compiler, tokens, name))
-                    advance(before + len(measured))
-                    interpolated |= tokens > _CHUNKS * compiler.chunk and compiler.decodes
-                return measured
-
-            result.measurements += subject.with_room(subject.config.with_(tiles=T), measure)
-    result.notes += subject.notes()
-    if model.classifier is not None:
-        result.notes.append(
-            f"the layer's programs end with the last norm and {_CLASSES} logits of one token"
-        )
-    if interpolated:
-        result.notes.append(
-            f"of the chunks of tokens, {_CHUNKS} were timed; between them, cycles are interpolated "
-            "by position"
-        )
-    result.notes.append(
-        "bound: the larger of the array's ideal cycles and the beats of DRAM that loads and "
-        "stores need"
-    )
-    if len(some) == 1:
-        _panel(result)
-    else:
-        curves: dict[str, list[tuple[Label, float]]] = {
-            schedule: [
-                (m.labels["T"], m.cycles) for m in result.measurements if m.schedule == schedule
-            ]
-            for schedule in SCHEDULES
-        }
-        result.panels.append(Panel(result.title, "tiles T", "cycles", curves))
-    return result
-
-
 def published(subject: Subject, name: str) -> Shape:
     """The shape of a published model.
 
@@ -243,59 +182,6 @@ def place_of(compiler: ModelCompiler) -> str:
     return "resident" if compiler.resident else "streamed"
 
 
-def _prefill(subject: Subject, compiler: ModelCompiler, tokens: int, name: str) -> Measurement:
-    """The time of all tokens, chunk by chunk for a decoder; of many chunks, some are timed."""
-    labels: dict[str, Label] = {
-        "layer": name,
-        "T": compiler.config.tiles,
-        "weights": place_of(compiler),
-    }
-    if not compiler.decodes:
-        return programs_time(subject, compiler, [compiler.encode(tokens)], labels)
-    chunk = compiler.chunk
-    whole, rest = divmod(tokens, chunk)
-    timed = {whole * (n + 1) // _CHUNKS - 1 if n else 0 for n in range(_CHUNKS)}
-    timed = set(range(whole)) if whole <= _CHUNKS else timed
-    parts = []
-    if rest:
-        last = compiler.step(whole * chunk, rest)
-        parts.append((programs_time(subject, compiler, [last], labels), 1.0))
-    # The largest first: it is the one that may not fit.
-    points = sorted(timed, reverse=True)
-    for index, point in enumerate(points):
-        program = compiler.step(point * chunk, chunk)
-        one = programs_time(subject, compiler, [program], labels)
-        parts.append((one, _hat(points, index, whole)))
-    return _weighted(parts)
-
-
-def _hat(points: Sequence[int], index: int, count: int) -> float:
-    """How much a point counts in the sum over ``0 .. count - 1`` of what is linear between them."""
-    at = points[index]
-    total = 0.0
-    for n in range(count):
-        near = [p for p in points if p != at and (p - at) * (n - at) > 0]
-        if n == at:
-            total += 1.0
-        elif near:
-            nearest = min(near, key=lambda p: abs(p - at))
-            total += max(0.0, 1.0 - (n - at) / (nearest - at))
-    return total
-
-
-def _weighted(parts: Sequence[tuple[Measurement, float]]) -> Measurement:
-    """Measurements of which each stands for several, one after the other."""
-    first = parts[0][0]
-
-    def total(name: str) -> int:
-        value: float = sum(getattr(one, name) * count for one, count in parts)
-        return round(value)
-
-    added = ("cycles", "span", "ideal", "macs", "idle_slots", "instructions", "dram_beats", "bound")
-    totals: dict[str, Any] = {name: total(name) for name in added}
-    return replace(first, **totals)
-
-
 def programs_time(
     subject: Subject,
     compiler: ModelCompiler,
@@ -306,10 +192,7 @@ def programs_time(
 ) -> Measurement:
     """The time of a model's programs on the model; by default bound by the array or by DRAM."""
     config = compiler.config
-    times = [
-        predict(config, program.instructions, hop_latency=subject.hop_latency)
-        for program in programs
-    ]
+    times = [subject.time(config, program) for program in programs]
     beat = config.dram_width // 8
     beats = sum(-(-program.moved // beat) for program in programs)
     ideal = sum(program.ideal for program in programs)
@@ -321,8 +204,9 @@ def programs_time(
         ideal=ideal,
         macs=sum(program.macs for program in programs),
         multipliers=config.macs,
-        idle_slots=sum(time.idle_slots for time in times),
+        lost=lost_in_all(time.lost for time in times),
         instructions=sum(len(program.instructions) for program in programs),
         dram_beats=beats,
         bound=max(ideal, beats) if bound is None else bound,
+        batch=compiler.batch,
     )

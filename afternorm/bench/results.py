@@ -23,11 +23,13 @@ class Measurement:
     ideal : array cycles of the padded products.
     macs : multiplications that the results need.
     multipliers : of all arrays.
-    idle_slots : cycles between the first and the last row of A in which none enters the array.
+    lost : idle slots, cycles between the first and the last row of A in which none enters the
+        array, by whom they are lost to.
     instructions : in the programs.
     dram_beats : beats that their loads and stores need.
     bound : cycles that cannot be undercut (see the benchmark); 0 if none is stated.
     differ : words that differ from the golden machine's; None on the model, which has no values.
+    batch : sequences of which the programs make a token each.
     """
 
     labels: dict[str, Label]
@@ -37,11 +39,22 @@ class Measurement:
     ideal: int
     macs: int
     multipliers: int
-    idle_slots: int
+    lost: dict[str, int]
     instructions: int
     dram_beats: int = 0
     bound: int = 0
     differ: int | None = None
+    batch: int = 1
+
+    @property
+    def a_token(self) -> float:
+        """Cycles a token, where the programs decode."""
+        return self.cycles / self.batch
+
+    @property
+    def idle_slots(self) -> int:
+        """All that were lost."""
+        return sum(self.lost.values())
 
     @property
     def useful(self) -> float:
@@ -66,10 +79,12 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {
+            "idle_slots": self.idle_slots,
             "useful": self.useful,
             "padded": self.padded,
             "of_bound": self.of_bound,
             "useful_span": self.useful_span,
+            "a_token": self.a_token,
         }
 
 

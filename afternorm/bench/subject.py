@@ -3,12 +3,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from afternorm.bench.results import BenchResult, Label, Measurement, On
 from afternorm.compiler.layer_weights import Schedule
+from afternorm.compiler.model import ModelProgram
 from afternorm.config import Config
-from afternorm.cycles import predict
+from afternorm.cycles import Prediction, predict
 from afternorm.errors import AfternormError, CapacityError, ConfigError
 from afternorm.job import Job
 from afternorm.memory_map import Status
@@ -83,6 +85,7 @@ class Subject:
         self.name, self.config, self.on = name, config, on
         self.seed, self.hop_latency = seed, hop_latency
         self._built: dict[Config, Any] = {}
+        self._times: dict[tuple[Config, bytes], Prediction] = {}
         self._notes: list[str] = []
         self._largest = config
 
@@ -196,9 +199,7 @@ class Subject:
         }
         if self.on == "model":
             time = predict(c, job.program, hop_latency=self.hop_latency)
-            return Measurement(
-                cycles=time.cycles, span=time.span, idle_slots=time.idle_slots, **common
-            )
+            return Measurement(cycles=time.cycles, span=time.span, lost=time.lost, **common)
         outcome = run_rtl(job, self.built(c))
         if outcome.status != Status.DONE:
             raise SimulationError(
@@ -208,10 +209,17 @@ class Subject:
         return Measurement(
             cycles=outcome.cycles,
             span=outcome.span if common["ideal"] else 0,
-            idle_slots=outcome.idle_slots if common["ideal"] else 0,
+            lost=outcome.lost,
             differ=compare(job, outcome, run_golden(job)).mismatches,
             **common,
         )
+
+    def time(self, config: Config, program: ModelProgram) -> Prediction:
+        """Predict a program, once: those of two schedules may be the same."""
+        key = config, sha256(program.words).digest()
+        if key not in self._times:
+            self._times[key] = predict(config, program.instructions, hop_latency=self.hop_latency)
+        return self._times[key]
 
     def built(self, config: Config) -> Any:
         """The simulation of an accelerator."""

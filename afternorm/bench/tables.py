@@ -4,7 +4,11 @@
 from rich.markup import escape
 
 from afternorm.bench.results import BenchResult, Label
+from afternorm.results import lost_in_all, lost_to
 from afternorm.tables import _console, _table
+
+_WIDEST = 200
+"""Columns of a file that a table may take, before what is in it is cut."""
 
 
 def print_bench(result: BenchResult) -> None:
@@ -36,7 +40,8 @@ def _print_measurements(result: BenchResult) -> None:
     compared = any(one.differ is not None for one in some)
     columns = [*some[0].labels]
     columns += ["schedule"] * scheduled
-    columns += ["cycles"] + ["+"] * scheduled
+    batched = any(one.batch > 1 for one in some)
+    columns += ["cycles"] + ["a token"] * batched + ["+"] * scheduled
     columns += ["bound", "of bound"] if bounded else ["ideal", "span/ideal", "useful/span"]
     columns += ["useful", "padded", "idle"] + ["differ"] * compared
     shown = _table(*columns)
@@ -48,6 +53,8 @@ def _print_measurements(result: BenchResult) -> None:
         if scheduled:
             row.append(one.schedule)
         row.append(f"{one.cycles:,}")
+        if batched:
+            row.append(f"{one.a_token:,.0f}")
         if scheduled:
             row.append("" if overhead is None or one.schedule == "none" else f"{overhead:+.2%}")
         if bounded:
@@ -58,7 +65,15 @@ def _print_measurements(result: BenchResult) -> None:
         if compared:
             row.append("-" if one.differ is None else str(one.differ))
         shown.add_row(*row)
-    _console().print(shown)
+    console = _console()
+    if not console.is_terminal:
+        whole = console.options.update(max_width=_WIDEST)
+        console.width = max(console.width, console.measure(shown, options=whole).maximum)
+    console.print(shown)
+    for schedule in dict.fromkeys(one.schedule for one in some):
+        slots = lost_in_all(one.lost for one in some if one.schedule == schedule)
+        name = f"{schedule}: " if scheduled else ""
+        console.print(f"{name}{lost_to(slots)}")
 
 
 def _ratio(value: int, base: int) -> str:

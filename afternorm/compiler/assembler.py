@@ -62,6 +62,21 @@ class _Node:
     signals: list[int] = field(default_factory=list)
 
 
+class _Ranges:
+    """Ranges of bytes, (first, end) each."""
+
+    def __init__(self, ranges: list[tuple[int, int]]) -> None:
+        self.first, self.end = np.array(sorted(ranges), dtype=np.int64).T
+        self._reach = np.maximum.accumulate(self.end)
+
+    def overlap(self, other: "_Ranges") -> bool:
+        """Whether a byte is in both."""
+        if self._reach[-1] <= other.first[0] or other._reach[-1] <= self.first[0]:
+            return False
+        before = np.searchsorted(self.first, other.end)
+        return bool(((before > 0) & (self._reach[before - 1] > other.first)).any())
+
+
 @dataclass
 class _Semaphore:
     """A semaphore's number, and where in the program its tokens are signalled and taken."""
@@ -87,11 +102,8 @@ class Assembler:
         self._known: list[Clock] = [np.zeros((2, _ENGINES), dtype=np.int64) for _ in Engine]
         self._semaphores: dict[tuple[Engine, bool, Engine], _Semaphore] = {}
         self._written = {m: np.zeros(words(config, m), dtype=bool) for m in _MEMORIES}
-        self._dram: dict[Engine, list[tuple[int, int, int]]] = {
-            Engine.LOAD: [],
-            Engine.STORE: [],
-        }
-        """Ranges of bytes that LOADs and STOREs moved: first, end, position plus 1."""
+        self._dram: dict[Engine, list[tuple[_Ranges, int]]] = {Engine.LOAD: [], Engine.STORE: []}
+        """What LOADs and STOREs moved, and their positions plus 1."""
 
     def _positions(self, memory: Memory) -> Indices:
         """Per word and engine one more than the position of its last access; 0 is none."""
@@ -117,7 +129,7 @@ class Assembler:
         node = _Node(instruction, engine, position, len(self.nodes), known, known)
         own, events = self._hazards(engine, touched)
         if touched.dram:
-            self._dram[engine] += [(first, end, position + 1) for first, end in touched.dram]
+            self._dram[engine].append((_Ranges(touched.dram), position + 1))
         if engine not in _IN_ORDER and own > known[_DONE, engine]:
             instruction.drain = True
             known = np.maximum(known, self._of_engine[engine][position - 1].done)
@@ -151,10 +163,11 @@ class Assembler:
             if memory == Memory.RESOURCE:
                 latest[engine] = 0  # an engine does not exclude itself
             self._collect(memory, addresses, latest, done, early)
-        for first, end in touched.dram:
+        if touched.dram:
             other = Engine.STORE if engine == Engine.LOAD else Engine.LOAD
-            overlapping = (at for low, high, at in self._dram[other] if low < end and first < high)
-            done[other] = max(done[other], *overlapping, 0)
+            ranges, earlier = _Ranges(touched.dram), reversed(self._dram[other])
+            latest_overlap = (at for some, at in earlier if some.overlap(ranges))
+            done[other] = max(done[other], next(latest_overlap, 0))
         own = int(done[engine])
         for memory, addresses in touched.reads.items():
             writers = self._writer[memory][addresses]

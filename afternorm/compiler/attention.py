@@ -12,11 +12,11 @@ has the query heads of a key head as its rows: they meet the same keys and value
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from afternorm.compiler.attention_order import Pace, Rows, Work, causal_rows, order
+from afternorm.compiler.attention_order import Order, Pace, Rows, Work, causal_rows, order
 from afternorm.compiler.buffers import Matrix, ceil_div, pieces
 from afternorm.compiler.builder import Banks, Builder
 from afternorm.isa import Opcode, Operand, Scale, Source, Stats
@@ -31,8 +31,6 @@ scale it.  Several heads, of a single query then, are the rows of the bank."""
 
 _EXP_LEAST = 32
 """Cycles of an EXP that are worth an instruction of their own, and one for the values."""
-_CERTAIN = 64
-"""Cycles to which estimates of what an order costs may be taken for the same."""
 _SERIAL_RESULTS = 3
 """Results whose scores hide the division of one by its sum."""
 
@@ -68,8 +66,11 @@ class Attention:
     length : keys; those behind are masked.
     keys : keys in each tile; `length`, or less where the tiles split them.
     split : whether each tile has a slice of the keys and all heads, not a slice of the heads.
+    batch : keys and values by group, if each is the query of a sequence of its own; `k` and `v`
+        are not looked at then, and `position` is that of all queries.
     finish : drains a head's result.
-    alone : nothing else is done between the products, so that their order is worth a search.
+    alone : ways to group the queries, if nothing else is done between the products: the best one
+        is searched, and the best order of the products.
     """
 
     def __init__(
@@ -90,11 +91,13 @@ class Attention:
         causal: bool,
         softmax: Softmax,
         finish: Finish,
-        alone: bool = False,
+        batch: Sequence[tuple[Matrix, Matrix]] = (),
+        alone: Sequence[list[Rows]] = (),
     ) -> None:
         c = builder.config
-        self.b, self.alone = builder, alone
-        self.q, self.k, self.v = q, k, v
+        self.b = builder
+        self.q, self.batch = q, batch or [(k, v)] * len(groups)
+        self.batched = bool(batch)
         self.sharing, self.head_dim = sharing, head_dim
         self.groups, self.position = groups, position
         self.length, self.causal = length, causal
@@ -113,20 +116,16 @@ class Attention:
         self.other_banks = Banks(range(pace.score_banks, c.acc_banks))
         self.parts = list(pieces(head_dim, c.acc_width))
         """A head's features, a bank each."""
-        self.units = self._all_units(descending=False)
-        rows = max(self._height(unit) for unit in self.units)
-        chunks = c.block // min(c.columns, c.block) * (pace.step // c.block)
-        self.step = pace.step * ceil_div(_EXP_LEAST, rows * chunks)
-        """Keys in an EXP."""
+        self.units = self._all_units()
         self._due = self._leads()
         """By unit, after which unit's scores its product with the values comes."""
-        if alone or self.single:
-            serial, reverse = softmax == "serial", self._all_units(descending=True)
-            idle, self._due = order(pace, self._work(self.units), serial=serial)
-            if reverse != self.units:
-                other, due = order(pace, self._work(reverse), serial=serial)
-                if other < idle - _CERTAIN:
-                    self._due, self.units = due, reverse
+        if alone and not self.single:
+            best, self.units = self._best(alone)
+            self.score_banks, self.other_banks = Banks(best.score_banks), Banks(best.value_banks)
+            self._due = best.due
+        elif self.single:
+            self._due = self._order(self._work(self.units), pooled=False).due
+        rows = max(self._height(unit) for unit in self.units)
         self._places = [
             unit.order if self.single else number for number, unit in enumerate(self.units)
         ]
@@ -142,22 +141,66 @@ class Attention:
         self._scales = [builder.scale_rows(rows) for _ in range(slots)]
         self._banks: list[int] = []
 
-    def _all_units(self, *, descending: bool) -> list[Unit]:
-        """The units, in the order of their scores; those of a head by how many keys there are."""
+    def _all_units(self) -> list[Unit]:
+        """The units, in the order of their scores, a group after the other."""
         units: list[Unit] = []
-        for group in range(len(self.groups)):
+        for group, rows in enumerate(self.groups):
             for head in range(0, self.heads, self.stacked):
-                self._add_units(units, group, head, descending)
+                self._add_units(units, group, head, self._cut(rows), self._pace.width)
         return units
 
-    def _add_units(self, units: list[Unit], group: int, head: int, descending: bool) -> None:
-        """Add the units of a head and a group."""
-        rows = [self.groups[group]]
-        if self.causal and not self.single:
-            rows = causal_rows(self._pace, rows[0], position=self.position, keys=self.keys)
-        for number, some in enumerate(rows[::-1] if descending else rows):
+    def _ways(self, groupings: Sequence[list[Rows]]) -> Iterator[list[Unit]]:
+        """Units in different orders, a head after the other.
+
+        From one unit to the next, the keys become more, or fewer, or from head to head in turn.
+        """
+        widths = {self._pace.width, self._pace.step}
+        cuts = {tuple(cut for rows in groups for cut in self._cut(rows)) for groups in groupings}
+        if self.causal:
+            everything = groupings[0][0][0], sum(count for _, count in groupings[0])
+            cuts.add(tuple(self._cut(everything, waits=False)))
+        for rows in cuts:
+            for width in widths:
+                for turns in ((1, 1), (-1, -1), (1, -1)) if len(rows) > 1 else ((1, 1),):
+                    units: list[Unit] = []
+                    for head in range(self.heads):
+                        self._add_units(units, 0, head, rows[:: turns[head % 2]], width)
+                    yield units
+
+    def _best(self, groupings: Sequence[list[Rows]]) -> tuple[Order, list[Unit]]:
+        """The units that take the array the least time, and the order of their products.
+
+        If it is the same, the result that is drained last is the shortest.
+        """
+        pace = self._pace
+        ways = {tuple(self._work(units)): units for units in self._ways(groupings)}
+        best: tuple[Order, list[Unit]] | None = None
+        for work in sorted(ways, key=lambda work: (pace.total(work), work[-1].rows)):
+            if best and pace.total(work) >= best[0].end:
+                break
+            found = self._order(work, pooled=True)
+            if best is None or found.end < best[0].end:
+                best = found, ways[work]
+        assert best is not None
+        return best
+
+    def _order(self, work: Sequence[Work], *, pooled: bool) -> Order:
+        return order(self._pace, work, serial=self.softmax == "serial", pooled=pooled)
+
+    def _cut(self, rows: Rows, *, waits: bool = True) -> list[Rows]:
+        """Causal queries are cut by how many keys they need (see `causal_rows`)."""
+        if not self.causal or self.single:
+            return [rows]
+        position, keys = self.position, self.keys
+        return causal_rows(self._pace, rows, position=position, keys=keys, waits=waits)
+
+    def _add_units(
+        self, units: list[Unit], group: int, head: int, rows: Sequence[Rows], width: int
+    ) -> None:
+        """Add the units of a head and a group: `width` keys of some rows each."""
+        for number, some in enumerate(rows):
             result = units[-1].order + 1 if units else 0
-            parts = list(pieces(min(self.keys, self._seen(some)), self._pace.width))
+            parts = list(pieces(min(self.keys, self._seen(some)), width))
             units += [
                 Unit(
                     order=result,
@@ -174,7 +217,9 @@ class Attention:
 
     def _seen(self, rows: Rows) -> int:
         """Keys that the last one of some queries sees."""
-        return min(self.length, self.position + sum(rows)) if self.causal else self.length
+        if not self.causal:
+            return self.length
+        return min(self.length, self.position + (1 if self.batched else sum(rows)))
 
     def _height(self, unit: Unit) -> int:
         """Rows of a unit's products."""
@@ -190,12 +235,18 @@ class Attention:
         lead = _SERIAL_RESULTS * max(results.values()) if self.softmax == "serial" else 1
         return [min(count - 1, number + lead) for number in range(count)]
 
+    def _pieces(self, unit: Unit) -> Iterator[Rows]:
+        """The keys of each EXP of a unit."""
+        pace = self._pace
+        least = ceil_div(_EXP_LEAST, pace.exp(self._height(unit), pace.step))
+        return pieces(unit.keys[1], pace.step * least)
+
     def _work(self, units: list[Unit]) -> list[Work]:
         return [
             Work(
                 rows=self._height(unit),
                 keys=unit.keys[1],
-                pieces=tuple(count for _, count in pieces(unit.keys[1], self.step)),
+                pieces=tuple(count for _, count in self._pieces(unit)),
                 first=unit.first,
                 last=unit.last,
             )
@@ -217,8 +268,6 @@ class Attention:
         number = 0
         for step in range(len(self.units)):
             self._scores(step)
-            if self.alone and step + 1 == len(self.units):
-                self.other_banks.lend(self.score_banks, len(self.parts))
             while number < len(self.units) and self._due[number] == step:
                 for hook in hooks.get(number, ()):
                     hook()
@@ -239,10 +288,11 @@ class Attention:
         """Scores, probabilities, and in the serial order their division by the sum."""
         c, unit = self.b.config, self.units[number]
         bank = self.score_banks.take()
-        keys = self.k.part(unit.head // self.sharing * self.blocks, self.blocks)
+        k, _ = self.batch[unit.group]
+        keys = k.part(unit.head // self.sharing * self.blocks, self.blocks)
         self.b.product(*self._queries(unit), keys, unit.keys, bank)
         p, first = self._probabilities(number), unit.keys[0] if self.single else 0
-        for start, count in pieces(unit.keys[1], self.step):
+        for start, count in self._pieces(unit):
             self.b.emit(
                 Opcode.EXP,
                 rows=self._height(unit),
@@ -315,9 +365,7 @@ class Attention:
         rows = (0, self._height(unit))
         slot = self._slot(unit)
         p = self._probabilities(number)
-        parts = [
-            (start, count, unit.keys[0] + start) for start, count in pieces(unit.keys[1], self.step)
-        ]
+        parts = [(start, count, unit.keys[0] + start) for start, count in self._pieces(unit)]
         begins = unit.first
         if self.single:
             if not unit.last:
@@ -329,7 +377,7 @@ class Attention:
         for start, count, key in parts:
             fresh = begins and start == 0
             blocks = ceil_div(count, c.block)
-            keys = self.v.part(key // c.block, blocks)
+            keys = self.batch[unit.group][1].part(key // c.block, blocks)
             head = unit.head // self.sharing * self.head_dim
             for (first, features), bank in zip(self.parts, self._banks, strict=True):
                 fields = {"accumulate": int(not fresh)}

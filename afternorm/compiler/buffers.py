@@ -115,6 +115,11 @@ class Matrix:
         """Rows `row` and on."""
         return Matrix(self.at(row), self.rows - row, self.blocks, self.row_step, self.block_step)
 
+    def every(self, step: int) -> "Matrix":
+        """Every `step`-th row, from the first one on."""
+        rows = ceil_div(self.rows, step)
+        return Matrix(self.base, rows, self.blocks, step * self.row_step, self.block_step)
+
 
 @dataclass(frozen=True)
 class Weights:

@@ -35,6 +35,8 @@ from golden.number import Format
 
 _BLOCKS = (1 << dict(BODIES[Opcode.MATMUL])["blocks"]) - 1
 """The most blocks along K of one product."""
+_COLUMNS = (1 << dict(BODIES[Opcode.VECTOR])["cols"]) - 1
+"""The most columns of one vector pass."""
 _JOINED = 1024
 """Blocks of a tile from which on an instruction to load them counts for nothing, while what waits
 for a larger piece would wait longer."""
@@ -283,8 +285,20 @@ class Builder:
         )
 
     def vector(self, rows: int, cols: int, source: Source, **fields: int) -> None:
-        """A vector pass."""
-        self.emit(Opcode.VECTOR, rows=rows, cols=cols, source=source, **fields)
+        """A vector pass; what is wider than an instruction takes is cut.
+
+        A pass that is cut has no pairs and no column scales.
+        """
+        c = self.config
+        size = round_up(ceil_div(cols, ceil_div(cols, _COLUMNS // c.block * c.block)), c.block)
+        for first, count in pieces(cols, size):
+            words, blocks = first // c.lanes, first // c.block
+            steps = {"x_base": words, "p_base": words, "q_base": words, "y_base": words}
+            steps["m_base"] = blocks * fields.get("m_block", 0)
+            if source == Source.BLOCKS:
+                steps["x_base"] = blocks * fields.get("x_block", 0)
+            moved = {name: fields[name] + step for name, step in steps.items() if name in fields}
+            self.emit(Opcode.VECTOR, rows=rows, cols=count, source=source, **fields | moved)
 
     def to_blocks(self, matrix: Matrix, row: int, block: int = 0) -> dict[str, int]:
         """Fields of a vector pass that writes blocks."""
@@ -441,8 +455,3 @@ class Banks:
         """The bank that was taken longest ago."""
         self._banks.rotate(-1)
         return self._banks[-1]
-
-    def lend(self, others: "Banks", behind: int) -> None:
-        """Hand out the banks of `others`, too, behind the next so many of these."""
-        for number in range(len(others._banks)):
-            self._banks.insert(behind + number, others.take())

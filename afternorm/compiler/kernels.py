@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 
 from afternorm.compiler.attention import Attention
-from afternorm.compiler.attention_order import Pace
 from afternorm.compiler.buffers import (
     Floats,
     ceil_div,
@@ -250,18 +249,14 @@ def compile_attention(
 
     queries = b.streamed(S, per_tile * blocks)
     b.load_blocks(queries, apart.tiles(q * np.log2(np.e) / np.sqrt(head_dim), 1))
-    key_blocks = b.stationary(keys, per_tile * blocks)
-    b.load_blocks(key_blocks, by_tile(apart.tiles(k, 1)))
+    # Farthest from the probabilities, which stream against them: not in the same bank.
     transposed = by_tile(close.tiles(v, 1)).transpose(0, 2, 1)
     values = b.stationary(per_tile * head_dim, ceil_div(keys, c.block))
     b.load_blocks(values, _pad(transposed, round_up(keys, c.block)))
+    key_blocks = b.stationary(keys, per_tile * blocks)
+    b.load_blocks(key_blocks, by_tile(apart.tiles(k, 1)))
     result = b.streamed(S, per_tile * blocks)
-    # Two groups, unless they would be so few rows that the array waits for banks.
-    pace = Pace(c, head_dim)
-    groups = min(
-        (row_groups(c, S, least) for least in (1 if causal else 2, 1)),
-        key=lambda some: sum(pace.cost(rows, S) for _, rows in some),
-    )
+    groupings = [row_groups(c, S, least) for least in (1, 2, 3)]
 
     def finish(rows: Rows, some: Rows, part: Rows, bank: int, scale: dict[str, int]) -> None:
         assert some[1] == 1, "heads share no keys here"
@@ -276,14 +271,14 @@ def compile_attention(
         heads=per_tile,
         sharing=1,
         head_dim=head_dim,
-        groups=groups,
+        groups=groupings[0],
         length=S,
         keys=keys,
         split=split_keys,
         causal=causal,
         softmax="serial" if schedule == "interleaved" else schedule,
         finish=finish,
-        alone=True,
+        alone=groupings,
     )
     core.run({})
     b.outputs["output"] = lambda m: apart.gather(b.read_blocks(m, result)[:spreads])

@@ -21,7 +21,7 @@ A BERT layer takes and returns the un-normalized sums before its LayerNorms (see
 `golden.reference.bert_layer`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -54,6 +54,12 @@ from afternorm.job import Assemble, Job, Memories
 
 Rows = tuple[int, int]
 """First row and number of rows."""
+_AHEAD = 6
+"""Units before the scores of a sequence whose caches stay, from which on its values are made."""
+_AHEAD_FETCHED = 2
+"""The same where caches are fetched: they take room."""
+_SLOTS = 4
+"""Sequences whose tails' scales have places of their own, so that their values do not wait."""
 
 
 def row_groups(config: Config, tokens: int, least: int = 2) -> list[Rows]:
@@ -138,6 +144,11 @@ def _compile_layer(
         for table, values in zip((cos, sin), w.rotation(tokens), strict=True):
             b.load_table(table, values)
         rotation = cos, sin
+    out_blocks = b.shared(tokens, w.model_blocks)
+    out_table = b.table(tokens, w.model_words) if keep else in_table
+    multiplied = b.shared(tokens, w.model_blocks) if normalizes_first(schedule) else in_blocks
+    k = b.stationary(tokens, w.kv_heads * w.head_blocks)
+    v = b.stationary(w.kv_heads * w.head_dim, ceil_div(tokens, config.block))
     program = LayerProgram(
         b,
         w,
@@ -145,11 +156,11 @@ def _compile_layer(
         Step(tokens=tokens, groups=row_groups(config, tokens), length=length),
         in_blocks=in_blocks,
         in_table=in_table,
-        out_blocks=b.shared(tokens, w.model_blocks),
-        out_table=b.table(tokens, w.model_words) if keep else in_table,
-        x=b.shared(tokens, w.model_blocks) if normalizes_first(schedule) else in_blocks,
-        k=b.stationary(tokens, w.kv_heads * w.head_blocks),
-        v=b.stationary(w.kv_heads * w.head_dim, ceil_div(tokens, config.block)),
+        out_blocks=out_blocks,
+        out_table=out_table,
+        x=multiplied,
+        new_keys=k,
+        caches=[Caches(k, v, multiplied.full)],
         rotation=rotation,
         keep=keep,
     )
@@ -169,7 +180,8 @@ class Step:
     length : keys from here on are masked.
     position : of the first token in its sequence.
     tail : tokens before it that lie in the same block of transposed values, whose inputs are
-        still there.  Only a step of a single token may have any.
+        still there.  Only a step of a single token a sequence may have any.
+    batched : the tokens are of as many sequences, all at the same position.
     """
 
     tokens: int
@@ -177,6 +189,32 @@ class Step:
     length: int
     position: int = 0
     tail: int = 0
+    batched: bool = False
+
+
+def _nothing() -> None:
+    """Nothing has to be moved."""
+
+
+@dataclass(frozen=True)
+class Caches:
+    """What a layer has of a sequence.
+
+    Attributes
+    ----------
+    k, v : keys ``[token, head x feature]`` and transposed values ``[head x feature, token]``, of
+        all tokens since position 0.
+    x : what the first products multiply, of all tiles: the rows of the tail, then the step's.
+    fetch, enter, keep : emit what brings the earlier tokens' here, what brings the step's keys and
+        inputs here, and what takes the step's to where they stay; by default, all are there.
+    """
+
+    k: Matrix
+    v: Matrix
+    x: Matrix
+    fetch: Callable[[], None] = _nothing
+    enter: Callable[[], None] = _nothing
+    keep: Callable[[], None] = _nothing
 
 
 class LayerProgram:
@@ -189,10 +227,9 @@ class LayerProgram:
     in_blocks, in_table : the layer's input: its blocks, and its floats in slices over the tiles.
     out_blocks, out_table : the same of its output.
     x : what the first products multiply: `in_blocks`, or room for the normalized rows.
-    k, v : keys ``[token, head x feature]`` and transposed values ``[head x feature, token]``, of
-        all tokens since position 0.
-    tail_x : `x` of all tiles with the rows of the tail before it.
-    rotation : cosines and sines of the rotary embedding of the step's tokens (LLaMA).
+    new_keys : where the step's keys go, a row a token.
+    caches : by sequence.
+    rotation : cosines and sines of the rotary embedding of the step's positions (LLaMA).
     keep : intermediate sums get places of their own.
     """
 
@@ -208,10 +245,9 @@ class LayerProgram:
         out_blocks: Shared,
         out_table: Table,
         x: Shared,
-        k: Matrix,
-        v: Matrix,
+        new_keys: Matrix,
+        caches: Sequence[Caches],
         rotation: tuple[Table, Table] | None,
-        tail_x: Matrix | None = None,
         keep: bool = True,
     ) -> None:
         self.b, self.w, self.schedule, self.step = builder, weights, schedule, step
@@ -223,8 +259,7 @@ class LayerProgram:
         self.mode = Scale.LAYER if weights.centred else Scale.RMS
         self.in_blocks, self.in_table, self.x = in_blocks, in_table, x
         self.out_blocks, self.out_table = out_blocks, out_table
-        self.k, self.v, self.rotation = k, v, rotation
-        self.tail_x = x.full if tail_x is None else tail_x
+        self.new_keys, self.caches, self.rotation = new_keys, caches, rotation
         self.keep = keep
         self._banks = Banks(range(c.acc_banks))
         # Where a bank takes several heads, that is fewer instructions.
@@ -250,21 +285,31 @@ class LayerProgram:
         self.sum_residual = b.table(tokens, w.model_words) if prepared else self.sum_table
         if w.packed:
             self.mixed_table = b.table(tokens, w.heads * w.head_lanes // c.lanes)
-        # The scales of the tail, too, which only the values need.
-        self.in_scales, self.sum_scales = b.scale_rows(step.tail + tokens), b.scale_rows(tokens)
-        self._in_scales = self.in_scales + step.tail
-        rows = step.tail + max(count for _, count in self._scanned())
-        self._stat_slots = [b.stat_rows(rows) for _ in self._scanned()[:2]]
+        # The scales of the tail, too, which only the values need: of one sequence, the new token's
+        # come with them.
+        alone = 0 if step.batched else step.tail
+        self.in_scales, self.sum_scales = b.scale_rows(alone + tokens), b.scale_rows(tokens)
+        self._in_scales = self.in_scales + alone
+        slots = min(_SLOTS, len(caches))
+        self._value_scales = (
+            [b.scale_rows(step.tail + 1) for _ in range(slots)]
+            if step.batched
+            else [self.in_scales]
+        )
+        rows = max(step.tail + 1, alone + max(count for _, count in self._scanned()))
+        slots = 2 if step.batched else len(self._scanned()[:2])
+        self._stat_slots = [b.stat_rows(rows) for _ in range(slots)]
         self._stat_next = 0
         self.attention = Attention(
             b,
             q=self.q,
-            k=k,
-            v=v,
+            k=caches[0].k,
+            v=caches[0].v,
+            batch=[(one.k, one.v) for one in caches] if step.batched else (),
             heads=w.heads,
             sharing=w.sharing,
             head_dim=w.head_dim,
-            groups=self.groups,
+            groups=[(row, 1) for row in range(tokens)] if step.batched else self.groups,
             position=step.position,
             length=step.length,
             keys=step.length,
@@ -284,10 +329,15 @@ class LayerProgram:
     def emit(self) -> None:
         """Emit the layer's instructions."""
         last = len(self.groups) - 1
+        if not self.step.batched:
+            self.caches[0].fetch()
         for number, rows in enumerate(self._scanned()):
             if self.schedule == "serial" or (self.schedule == "interleaved" and number == 0):
                 self._normalize_in(rows)
-        self._attention()
+        if self.step.batched:
+            self._attention_by_sequence()
+        else:
+            self._attention()
         if self.schedule == "serial":
             self._output(last)
             for rows in self._scanned():
@@ -306,6 +356,46 @@ class LayerProgram:
                     self._prepare(1, share)
         for rows in self.groups:
             self._down(rows)
+        if not self.step.batched:
+            self.caches[0].keep()
+
+    def _attention_by_sequence(self) -> None:
+        """The attention of several sequences' tokens, whose queries and keys are made at once.
+
+        The values of a sequence are made some way ahead of its scores.  What has to be fetched for
+        it takes room: it comes while the one before is attended to.
+        """
+        attention, w = self.attention, self.w
+        for group, rows in enumerate(self.groups):
+            for head in range(w.heads):
+                key = head // w.sharing if head % w.sharing == 0 else None
+                self._project_heads(group, head, key)
+            self._prepare(0, rows)
+        starts = [n for n, one in enumerate(attention.units) if one.begins and one.head == 0]
+        ahead = _AHEAD if self.caches[0].fetch is _nothing else _AHEAD_FETCHED
+        hooks: dict[int, list[Callable[[], None]]] = {}
+        for number, start in enumerate(starts):
+            due = attention.before(start - ahead)
+            for at, hook in (
+                (min(due, starts[max(number - 1, 0)]), self.caches[number].fetch),
+                (due, partial(self._values_of, number)),
+            ):
+                if at < 0:
+                    hook()
+                else:
+                    hooks.setdefault(at, []).append(hook)
+        everything, self._banks = self._banks, attention.other_banks
+        attention.run(hooks)
+        self._banks = everything
+        for group in range(len(self.groups) - 1):
+            self._output(group)
+
+    def _values_of(self, number: int) -> None:
+        """A sequence's keys and values, with its new token's."""
+        cache = self.caches[number]
+        cache.enter()
+        self._values((0, self.step.tail + 1), number)
+        cache.keep()
 
     def _attention(self) -> None:
         """The attention; queries, keys and values are made just before, outputs after it.
@@ -475,8 +565,7 @@ class LayerProgram:
             self._normalize_in(self.groups[group + 1])  # one group ahead of its product
         made = []
         if key is not None:
-            k = self.k.below(self.step.position)
-            made.append((w.wk, key, k, w.bk if w.centred else None))
+            made.append((w.wk, key, self.new_keys, w.bk if w.centred else None))
         if query is not None:
             made.append((w.wq, query, self.q, w.bq if w.centred else None))
         parts = [(*one, part) for one in made for part in w.head_parts]
@@ -487,8 +576,7 @@ class LayerProgram:
             bank = self._bank()
             for place, (weights, head, _, _, part) in enumerate(some):
                 columns = w.columns(head, part)
-                watched = self.scaled and not self.step.tail
-                watched = watched and weights is w.wk and columns[0] == 0
+                watched = self._keys_watched and weights is w.wk and columns[0] == 0
                 slot, tapped = 0, dict[str, int]()
                 if watched:
                     slot, tapped = self._tap(weights, columns, self.x.full, rows)
@@ -513,7 +601,7 @@ class LayerProgram:
         b, c, w, token = self.b, self.config, self.w, (0, 1)
         lanes = w.head_lanes // c.lanes
         for weights, heads, to, bias in (
-            (w.wk, w.kv_heads, self.k.below(self.step.position), w.bk if w.centred else None),
+            (w.wk, w.kv_heads, self.new_keys, w.bk if w.centred else None),
             (w.wq, w.heads, self.q, w.bq if w.centred else None),
         ):
             table = b.table(1, heads * lanes)
@@ -524,8 +612,7 @@ class LayerProgram:
                         (piece + first) // c.lanes,
                         self._bank(),
                     )
-                    watched = self.scaled and not self.step.tail
-                    watched = watched and weights is w.wk and columns[0] == 0
+                    watched = self._keys_watched and weights is w.wk and columns[0] == 0
                     slot, tapped = 0, dict[str, int]()
                     if watched:
                         slot, tapped = self._tap(weights, columns, self.x.full, token)
@@ -550,47 +637,55 @@ class LayerProgram:
             return self.b.add_vector(bias, head * self.w.head_lanes // self.config.lanes + word)
         assert self.rotation is not None
         cos, sin = self.rotation
+        row, step = (0, 0) if self.step.batched else (rows[0], 1)
         return {
             "pair": Pair.ROTATE,
-            "p_base": cos.at(rows[0], word),
-            "p_row": cos.row,
-            "q_base": sin.at(rows[0], word),
-            "q_row": sin.row,
+            "p_base": cos.at(row, word),
+            "p_row": step * cos.row,
+            "q_base": sin.at(row, word),
+            "q_row": step * sin.row,
         }
 
     def _bank(self) -> int:
         return self._banks.take()
 
-    def _values(self, rows: Rows) -> None:
-        """Values, transposed: weights stream, rows are stationary; scaled by column.
+    @property
+    def _keys_watched(self) -> bool:
+        """Whether the rows' statistics come with the first keys, and not with the values."""
+        return self.scaled and (self.step.batched or not self.step.tail)
+
+    def _values(self, rows: Rows, number: int = 0) -> None:
+        """A sequence's values, transposed: weights stream, rows are stationary; scaled by column.
 
         With a tail, `rows` begin there: the newest block of the values is made again from the
-        inputs of all its tokens, and the statistics of all come with it.
+        inputs of all its tokens, and the statistics of all come with it.  So they do where the
+        step's other rows are of other sequences: column scales lie together.
         """
         b, c, tail = self.b, self.config, self.step.tail
-        x = self.tail_x
+        x, v = self.caches[number].x, self.caches[number].v
+        scales = self._value_scales[number % len(self._value_scales)]
         block = (self.step.position - tail) // c.block
         for first, count in pieces(rows[1], c.acc_width):
             tokens = (rows[0] + first, count)
-            for features in pieces(self.v.rows, c.rows_max):
-                watched = self.scaled and tail > 0 and features[0] == 0
+            for features in pieces(v.rows, c.rows_max):
+                watched = self.scaled and features[0] == 0 and (tail > 0 or self.step.batched)
                 slot, tapped = 0, dict[str, int]()
                 if watched:
                     slot, tapped = self._tap(self.w.wv, features, x, tokens, Stats.B)
                 bank = self._bank()
                 b.product(self.w.wv, features, x, tokens, bank, **tapped)
                 if watched:
-                    self._reduce(tokens, slot, self.in_scales)
+                    self._reduce(tokens, slot, scales)
                 scale = {}
                 if self.scaled:
-                    scale = {"a": Operand.COLUMN_SCALE, "scale_base": self.in_scales + tokens[0]}
+                    scale = {"a": Operand.COLUMN_SCALE, "scale_base": scales + tokens[0]}
                 b.vector(
                     features[1],
                     count,
                     Source.ACC,
                     bank=bank,
                     **scale,
-                    **b.to_blocks(self.v, features[0], block + tokens[0] // c.block),
+                    **b.to_blocks(v, features[0], block + tokens[0] // c.block),
                 )
 
     def _finish_head(
@@ -599,6 +694,7 @@ class LayerProgram:
         """Drain heads' attention; after the last one, make blocks of all and gather them."""
         b, c, w = self.b, self.config, self.w
         head, count = heads
+        drained = sum(rows)
         if w.packed:
             word = (head * w.head_lanes + part[0]) // c.lanes
             fields = b.to_table(self.mixed_table, rows[0], word)
@@ -612,6 +708,10 @@ class LayerProgram:
         b.vector(count * rows[1], part[1], Source.ACC, bank=bank, **scale, **fields)
         if head + count < w.heads or part != w.head_parts[-1]:
             return
+        if self.step.batched:  # once for all of a group's sequences
+            rows = next(some for some in self.groups if rows[0] < sum(some))
+            if drained < sum(rows):
+                return
         if self.w.packed:
             b.vector(
                 rows[1],
@@ -699,7 +799,7 @@ class LayerProgram:
         matrices = 2 if self.w.centred else 3
         weights = layer.dim * (2 * wide + 2 * narrow + matrices * layer.hidden)
         pairs = tokens * step.length
-        if not self.w.post_norm:
+        if not self.w.post_norm and not step.batched:
             pairs = tokens * step.position + tokens * (tokens + 1) // 2
         return tokens * weights + 2 * wide * pairs
 
@@ -717,7 +817,7 @@ class _Results:
         mixed = self._shared(p.mixed_blocks, w.mixed)
         bias = np.repeat(w.value_bias.reshape(-1, w.head_dim), w.sharing, axis=0).ravel()
         outputs["q"] = self._heads(p.q, layer.heads, w.heads, to_log2)
-        outputs["k"] = self._heads(p.k, layer.kv_heads, w.kv_heads, 1.0)
+        outputs["k"] = self._heads(p.new_keys, layer.kv_heads, w.kv_heads, 1.0)
         outputs["v"] = self._values
         outputs["attention"] = lambda m: mixed(m) + bias
         if p.keep:
@@ -733,7 +833,7 @@ class _Results:
     def _values(self, m: Memories) -> Floats:
         w = self.w
         spread = w.spread(w.layer.kv_heads, w.kv_heads, w.head_dim, 1)
-        values = self.b.read_blocks(m, self.program.v)[:, :, : self.program.tokens]
+        values = self.b.read_blocks(m, self.program.caches[0].v)[:, :, : self.program.tokens]
         return spread.gather(values.transpose(0, 2, 1)) + w.value_bias
 
     def _shared(self, activation: Shared, spread: Spread) -> Assemble:

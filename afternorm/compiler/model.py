@@ -17,9 +17,16 @@ A decoder's caches, by layer, each tile for its own heads:
   exponent, is made again with every token until it is full.
 
 Prefill makes the values of a whole block at once: prefill and decoding agree to rounding.
+
+A batch of sequences decodes in lockstep, each at the same position with caches of its own.  Weights
+are multiplied with all sequences' rows at once; attention, and the newest block of the values,
+come sequence by sequence.  A sequence gets the bits that it gets alone.  Caches that stay in the
+tiles have rows ``[token, sequence]``, so that a step's rows lie together; those in DRAM lie
+sequence by sequence, and come one after the other, each while the one before is attended to.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -40,7 +47,7 @@ from afternorm.compiler.buffers import (
     slices,
 )
 from afternorm.compiler.builder import Banks, Builder
-from afternorm.compiler.layer import LayerProgram, Rows, Step
+from afternorm.compiler.layer import Caches, LayerProgram, Rows, Step
 from afternorm.compiler.layer_weights import (
     SCHEDULES,
     LayerWeights,
@@ -99,11 +106,26 @@ class Region:
 
 @dataclass
 class _Cache:
-    """A layer's caches in the builder's buffers."""
+    """Caches in the builder's buffers: of a layer, all sequences, or of one of them."""
 
     k: Matrix
     v: Matrix
     x: Matrix
+
+
+@dataclass
+class _Opened:
+    """A layer's caches in a step.
+
+    Attributes
+    ----------
+    keys, x : where the keys and inputs of the step's tokens go, a row a token.
+    sequences : the caches.
+    """
+
+    keys: Matrix
+    x: Matrix
+    sequences: list[Caches]
 
 
 class ModelCompiler:
@@ -119,6 +141,7 @@ class ModelCompiler:
     alike : all tiles do the whole work of one, on one copy of everything that DRAM sends to all at
         once.  So nothing is padded to a tile's blocks, which pays where a few rows wait for
         weights, and the model's width is not much more than a block a tile.
+    batch : decoders: sequences that take a step together, a token each.
 
     Attributes
     ----------
@@ -130,7 +153,8 @@ class ModelCompiler:
     CapacityError
         If the model does not fit the accelerator in any way.
     ValueError
-        If the schedule is unknown, or `tokens` or `chunk` is less than 1.
+        If the schedule is unknown, `tokens`, `chunk` or `batch` is less than 1, or a batch of
+        several is not to be decoded token by token.
     """
 
     def __init__(
@@ -142,17 +166,24 @@ class ModelCompiler:
         tokens: int,
         chunk: int = 1,
         alike: bool = False,
+        batch: int = 1,
     ) -> None:
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
         if tokens < 1 or chunk < 1:
             raise ValueError(f"tokens={tokens} and chunk={chunk} must be 1 at least")
+        if batch < 1:
+            raise ValueError(f"batch={batch} must be 1 at least")
+        if batch > 1 and model.classifier is None:
+            raise ValueError(f"{model.name} is an encoder: it has no batch={batch} of steps")
+        if batch > 1 and chunk > 1:
+            raise ValueError(f"batch={batch} decodes token by token: chunk must be 1, not {chunk}")
         if tokens > model.context:
             raise CapacityError(
                 f"the context of {model.name} has room for {model.context} tokens, not {tokens}"
             )
         self.config, self.model, self.schedule = config, model, schedule
-        self.alike = alike
+        self.alike, self.batch = alike, batch
         self.layout = config.with_(tiles=1) if alike else config
         """The accelerator that the programs are made for."""
         self.decodes = model.classifier is not None
@@ -174,11 +205,12 @@ class ModelCompiler:
         self._persistent = list(self.b.buffers)
         self._programs: dict[tuple[int, int, int | None], ModelProgram] = {}
         self.regions: list[Region] = []
-        self._end = DATA
+        # A batch's programs grow with it.
+        self._end = self._room = batch * DATA
         self._homes()
-        w = self.layers[0]
+        w, rows = self.layers[0], max(self.chunk, tokens, batch)
         self._input = self._region(
-            "input", self.layout.tiles * self._slot_bytes(max(self.chunk, tokens) * w.model_words)
+            "input", self.layout.tiles * self._slot_bytes(rows * w.model_words)
         )
         self._output = self._region("output", self.layout.tiles * self._slot_bytes(self.last.words))
         self._stay()
@@ -187,12 +219,12 @@ class ModelCompiler:
     # What stays
 
     def _make_caches(self) -> list[_Cache]:
-        b, c = self.b, self.layout
+        b, c, batch = self.b, self.layout, self.batch
         return [
             _Cache(
-                k=b.cache(self.tokens, w.kv_heads * w.head_blocks),
-                v=b.stationary(w.kv_heads * w.head_dim, ceil_div(self.tokens, c.block)),
-                x=b.cache(self.chunk, w.model_blocks * c.tiles),
+                k=b.cache(self.tokens * batch, w.kv_heads * w.head_blocks),
+                v=b.stationary(w.kv_heads * w.head_dim, ceil_div(self.tokens, c.block) * batch),
+                x=b.cache(self.chunk * batch, w.model_blocks * c.tiles),
             )
             for w in self.layers
         ]
@@ -213,10 +245,10 @@ class ModelCompiler:
                 return
 
     def _rows_at(self, position: int) -> int:
-        """The most tokens that one program takes from a position on."""
+        """The most tokens of a sequence that one program takes from a position on."""
         if not self.decodes:
             return self.tokens
-        return min(self.chunk, self.tokens) if position == 0 else 1
+        return min(self.chunk, self.tokens) if position == 0 and self.batch == 1 else 1
 
     def _settle(self) -> None:
         """Give what stays its place, from the top of the memories down."""
@@ -243,8 +275,9 @@ class ModelCompiler:
     def _homes(self) -> None:
         """Places in DRAM for constants and caches."""
         c, start = self.layout, self._end
+        alike = {self.b.buffer(cache.x) for cache in self._caches}
         for buffer in self._persistent:
-            shared = buffer.contents is not None and buffer.contents.ndim == 2
+            shared = buffer in alike or (buffer.contents is not None and buffer.contents.ndim == 2)
             tiles = 1 if shared else c.tiles
             if buffer.memory == Memory.VECTOR:
                 step = self._slot_bytes(buffer.size)
@@ -312,7 +345,7 @@ class ModelCompiler:
 
     def output_ranges(self, program: ModelProgram) -> list[tuple[int, int]]:
         """Where a program's output lies: address and bytes, by tile."""
-        words = self._output_rows(program.rows) * self.last.row_words
+        words = self._output_rows(program.rows) * sum(self.last.parts)
         step = self._slot_bytes(words)
         return [
             (self._output + tile * step, words * float_word_bytes(self.config))
@@ -320,15 +353,17 @@ class ModelCompiler:
         ]
 
     def output(self, program: ModelProgram, parts: list[bytes]) -> Floats:
-        """The output from its bytes: logits ``[1, classes]``, or features ``[token, dim]``."""
+        """The output: logits ``[sequence, classes]``, or features ``[token, dim]``."""
         slot = f"<u{float_slot(self.config) // 8}"
         bits = np.stack([np.frombuffer(part, slot) for part in parts]).astype(np.uint64)
         rows = self._output_rows(program.rows)
-        values = self.b.fmt.decode(bits).reshape(self.layout.tiles, rows, -1)
-        return self.last.spread.gather(values)
+        sizes = [rows * each * self.config.lanes for each in self.last.parts]
+        values = np.split(self.b.fmt.decode(bits), np.cumsum(sizes)[:-1], axis=1)
+        tables = [some.reshape(self.layout.tiles, rows, -1) for some in values]
+        return self.last.spread.gather(np.concatenate(tables, axis=2))
 
     def _output_rows(self, rows: int) -> int:
-        return 1 if self.decodes else rows
+        return self.batch if self.decodes else rows
 
     # Programs
 
@@ -345,6 +380,7 @@ class ModelCompiler:
         """Decoders: `rows` tokens from `position` on; the logits of the last one.
 
         A step of several tokens must begin at a multiple of `chunk`, and takes `chunk` at most.
+        With a batch, a token of each sequence, and the logits of all.
 
         Raises
         ------
@@ -354,8 +390,9 @@ class ModelCompiler:
         if not self.decodes:
             raise ValueError(f"{self.model.name} is an encoder: it has no steps")
         self.check_room(position + rows)
-        if rows < 1 or (rows > 1 and (position % self.chunk or rows > self.chunk)):
-            raise ValueError(f"{rows} rows from position {position} in chunks of {self.chunk}")
+        chunk = self.chunk if self.batch == 1 else 1
+        if rows < 1 or (rows > 1 and (position % chunk or rows > chunk)):
+            raise ValueError(f"{rows} rows from position {position} in chunks of {chunk}")
         return self._made(position, rows, None)
 
     def encode(self, rows: int, length: int | None = None) -> ModelProgram:
@@ -391,10 +428,10 @@ class ModelCompiler:
                 fields = fields | {"shared": 1}
             assembler.emit(operation.opcode, **fields)
         instructions = assembler.finish()
-        if len(instructions) * INSTRUCTION_BYTES > DATA:
+        if len(instructions) * INSTRUCTION_BYTES > self._room:
             raise CapacityError(
                 f"the program has {len(instructions)} instructions; there is room for "
-                f"{DATA // INSTRUCTION_BYTES}"
+                f"{self._room // INSTRUCTION_BYTES}"
             )
         moved = sum(
             end - first
@@ -410,18 +447,21 @@ class ModelCompiler:
         """A step's operations with their places; its rows, ideal cycles and multiplications."""
         b, c = self.b, self.layout
         b.rewind()
+        length = position + rows if length is None else length
+        tail, rows = position % c.block if rows == 1 else 0, rows * self.batch
         step = Step(
             tokens=rows,
             groups=list(pieces(rows, c.rows_max)),
-            length=position + rows if length is None else length,
+            length=length,
             position=position,
-            tail=position % c.block if rows == 1 else 0,
+            tail=tail,
+            batched=self.batch > 1,
         )
         first = self.layers[0]
         table = b.table(rows, first.model_words)
         size = rows * first.model_words
         self._move(Opcode.LOAD, table, self._input, (0, size), size)
-        rotation = self._load_rotation(step)
+        rotation = self._load_rotation(position, 1 if step.batched else rows)
         cache = self._open(0, step)
         blocks, x = self._operands(0, step, cache)
         for part in step.groups:
@@ -433,8 +473,12 @@ class ModelCompiler:
             following = None if last else self._open(number + 1, step)
             out_blocks, next_x = self._operands(number + 1, step, following)
             out_table = b.table(rows, w.model_words)
-            k = cache.k if cache else b.stationary(rows, w.kv_heads * w.head_blocks)
-            v = cache.v if cache else b.stationary(w.kv_heads * w.head_dim, ceil_div(rows, c.block))
+            if cache:
+                keys, caches = cache.keys, cache.sequences
+            else:
+                keys = b.stationary(rows, w.kv_heads * w.head_blocks)
+                v = b.stationary(w.kv_heads * w.head_dim, ceil_div(rows, c.block))
+                caches = [Caches(keys, v, x.full)]
             program = LayerProgram(
                 b,
                 w,
@@ -445,18 +489,13 @@ class ModelCompiler:
                 out_blocks=out_blocks,
                 out_table=out_table,
                 x=x,
-                k=k,
-                v=v,
+                new_keys=keys,
+                caches=caches,
                 rotation=rotation,
-                tail_x=cache.x.below(position % self.chunk - step.tail) if cache else None,
             )
-            if cache:
-                self._fill(number, step, cache)
             program.emit()
             b.check()
             macs += program.macs()
-            if cache:
-                self._close(number, step, cache)
             cache, blocks, x, table = following, out_blocks, next_x, out_table
         b.reuse_rows()
         macs += self.last.emit(step, blocks, table)
@@ -464,49 +503,48 @@ class ModelCompiler:
         return streamed_plan(c, b.buffers, b.operations), rows, b.ideal, macs
 
     def _move(self, opcode: Opcode, table: Table, address: int, words: Rows, whole: int) -> None:
-        """Some of the `whole` floats of a region of DRAM to or from it, each tile its part."""
+        """Some of the `whole` floats of a region of DRAM from or to a table, each tile its part."""
         first, count = words
         self.b.emit(
             opcode,
             target=Target.FLOATS,
             count=count,
-            base=table.base + first,
+            base=table.base,
             dram=address + first * float_word_bytes(self.config),
             dram_tile=self._slot_bytes(whole),
         )
 
     def store_output(self, table: Table, words: Rows, whole: int) -> None:
-        """Emit the STORE of some words, (first, count), of a program's `whole` output."""
+        """Emit the STORE of a table as words (first, count) of a program's `whole` output."""
         self._move(Opcode.STORE, table, self._output, words, whole)
 
-    def _load_rotation(self, step: Step) -> tuple[Table, Table] | None:
-        """Cosines and sines of a step's positions."""
+    def _load_rotation(self, position: int, count: int) -> tuple[Table, Table] | None:
+        """Cosines and sines of positions."""
         if not self._rotation:
             return None
         tables = []
         for address, values in self._rotation:
             row = values.shape[1] // self.config.lanes
-            table = self.b.table(step.tokens, row)
+            table = self.b.table(count, row)
             self.b.emit(
                 Opcode.LOAD,
                 target=Target.FLOATS,
-                count=step.tokens * row,
+                count=count * row,
                 base=table.base,
                 shared=1,
-                dram=address + step.position * row * float_word_bytes(self.config),
+                dram=address + position * row * float_word_bytes(self.config),
             )
             tables.append(table)
         return tables[0], tables[1]
 
-    def _operands(self, number: int, step: Step, cache: _Cache | None) -> tuple[Shared, Shared]:
+    def _operands(self, number: int, step: Step, cache: _Opened | None) -> tuple[Shared, Shared]:
         """The input blocks of a layer (or of the last norm), and what its products multiply."""
         b, w = self.b, self.layers[min(number, len(self.layers) - 1)]
         if cache is None:
             blocks = b.shared(step.tokens, w.model_blocks)
             return blocks, b.shared(step.tokens, w.model_blocks) if self.first_norm else blocks
-        kept = cache.x.below(step.position % self.chunk)
         alone = self.layout.tiles == 1
-        x = Shared(kept if alone else b.streamed(step.tokens, w.model_blocks), kept)
+        x = Shared(cache.x if alone else b.streamed(step.tokens, w.model_blocks), cache.x)
         return (b.shared(step.tokens, w.model_blocks) if self.first_norm else x), x
 
     def _blocks_of(self, table: Table, blocks: Shared, rows: Rows) -> None:
@@ -525,47 +563,103 @@ class ModelCompiler:
 
     # Caches in DRAM
 
-    def _open(self, number: int, step: Step) -> _Cache | None:
-        """A layer's caches: those that stay, or room for them, with the inputs of the tail."""
+    def _open(self, number: int, step: Step) -> _Opened | None:
+        """A layer's caches: those that stay, or room for them, with the inputs of a lone tail."""
         if not self.decodes:
             return None
-        kept = self._caches[number]
+        kept, slot, batch = self._caches[number], step.position % self.chunk, self.batch
+        each = kept.v.blocks // batch
         if self.cached:
-            return kept
+            some = [
+                _Cache(
+                    k=kept.k.below(one).every(batch),
+                    v=kept.v.part(one * each, each),
+                    x=kept.x.below(one).every(batch),
+                )
+                for one in range(batch)
+            ]
+            caches = [Caches(one.k, one.v, one.x.below(slot - step.tail)) for one in some]
+            return _Opened(kept.k.below(step.position * batch), kept.x.below(slot * batch), caches)
         b, w, block = self.b, self.layers[number], self.config.block
-        end = step.position + step.tokens
-        cache = _Cache(
-            k=b.cache(end, kept.k.blocks),
-            v=b.stationary(w.kv_heads * w.head_dim, ceil_div(end, block)),
-            x=b.cache(self.chunk, kept.x.blocks),
-        )
-        first = step.position % self.chunk
-        self._rows(Opcode.LOAD, cache.x, kept.x, first - step.tail, step.tail)
-        return cache
+        end = step.length
+        some = [
+            _Cache(
+                k=b.cache(end, kept.k.blocks),
+                v=b.stationary(w.kv_heads * w.head_dim, ceil_div(end, block)),
+                x=b.cache(self.chunk, kept.x.blocks),
+            )
+            for _ in range(batch)
+        ]
+        if batch == 1:
+            keys, x = some[0].k.below(step.position), some[0].x.below(slot)
+            self._tail(number, 0, step, some[0])
+        else:
+            keys, x = b.cache(batch, kept.k.blocks), b.cache(batch, kept.x.blocks)
+        caches = [
+            Caches(
+                one.k,
+                one.v,
+                one.x.below(slot - step.tail),
+                fetch=partial(self._fetch, number, sequence, step, one),
+                enter=partial(self._enter, sequence, step, keys, x, one),
+                keep=partial(self._keep, number, sequence, step, one),
+            )
+            for sequence, one in enumerate(some)
+        ]
+        return _Opened(keys, x, caches)
 
-    def _fill(self, number: int, step: Step, cache: _Cache) -> None:
-        """Load the keys and values of earlier tokens; a block that grows is made again."""
-        if not self.cached:
-            kept = self._caches[number]
-            self._rows(Opcode.LOAD, cache.k, kept.k, 0, step.position)
-            self._values(Opcode.LOAD, cache.v, kept.v, 0, step.position // self.config.block)
+    def _tail(self, number: int, sequence: int, step: Step, cache: _Cache) -> None:
+        """Load the inputs of the tail."""
+        first = step.position % self.chunk - step.tail
+        self._rows(Opcode.LOAD, cache.x, self._caches[number].x, sequence, first, step.tail)
 
-    def _close(self, number: int, step: Step, cache: _Cache) -> None:
-        """Store what a step added to a layer's caches."""
-        if self.cached:
-            return
-        kept, block = self._caches[number], self.config.block
-        self._rows(Opcode.STORE, cache.k, kept.k, step.position, step.tokens)
-        first = step.position // block
-        blocks = ceil_div(step.position + step.tokens, block) - first
-        self._values(Opcode.STORE, cache.v, kept.v, first, blocks)
-        self._rows(Opcode.STORE, cache.x, kept.x, step.position % self.chunk, step.tokens)
+    def _fetch(self, number: int, sequence: int, step: Step, cache: _Cache) -> None:
+        """Load what earlier tokens left; a block of values that grows is made again."""
+        kept = self._caches[number]
+        if self.batch > 1:
+            self._tail(number, sequence, step, cache)
+        self._rows(Opcode.LOAD, cache.k, kept.k, sequence, 0, step.position)
+        full = step.position // self.config.block
+        self._values(Opcode.LOAD, cache.v, kept.v, sequence, 0, full)
 
-    def _rows(self, opcode: Opcode, here: Matrix, there: Matrix, first: int, count: int) -> None:
-        self._part(opcode, here.at(first), there, first * there.blocks, count * there.blocks)
+    def _enter(self, sequence: int, step: Step, keys: Matrix, x: Matrix, cache: _Cache) -> None:
+        """Copy a sequence's row of the step's keys and inputs to its caches, exactly."""
+        for rows, to in (
+            (keys, cache.k.below(step.position)),
+            (x, cache.x.below(step.position % self.chunk)),
+        ):
+            for first, count in pieces(rows.blocks, self.config.rows_max):
+                self.b.vector(
+                    count,
+                    self.config.block,
+                    Source.BLOCKS,
+                    x_base=rows.at(sequence, first),
+                    x_row=rows.block_step,
+                    **self.b.to_blocks(to, 0, first) | {"m_row": to.block_step},
+                )
 
-    def _values(self, opcode: Opcode, here: Matrix, there: Matrix, first: int, count: int) -> None:
-        self._part(opcode, here.at(0, first), there, first * there.rows, count * there.rows)
+    def _keep(self, number: int, sequence: int, step: Step, cache: _Cache) -> None:
+        """Store what a step added to a sequence's caches."""
+        kept, block, first = self._caches[number], self.config.block, step.position
+        count = step.length - first
+        self._rows(Opcode.STORE, cache.k, kept.k, sequence, first, count)
+        blocks = ceil_div(step.length, block) - first // block
+        self._values(Opcode.STORE, cache.v, kept.v, sequence, first // block, blocks)
+        self._rows(Opcode.STORE, cache.x, kept.x, sequence, first % self.chunk, count)
+
+    def _rows(
+        self, opcode: Opcode, here: Matrix, there: Matrix, sequence: int, first: int, count: int
+    ) -> None:
+        """Move rows of a sequence's cache."""
+        row = sequence * (there.rows // self.batch) + first
+        self._part(opcode, here.at(first), there, row * there.blocks, count * there.blocks)
+
+    def _values(
+        self, opcode: Opcode, here: Matrix, there: Matrix, sequence: int, first: int, count: int
+    ) -> None:
+        """Move blocks of a sequence's transposed values."""
+        block = sequence * (there.blocks // self.batch) + first
+        self._part(opcode, here.at(0, first), there, block * there.rows, count * there.rows)
 
     def _part(self, opcode: Opcode, base: int, kept: Matrix, first: int, count: int) -> None:
         """Move words `first` and on of a cache."""
@@ -578,6 +672,7 @@ class ModelCompiler:
             target=Target.BLOCKS,
             count=count,
             base=base,
+            shared=int(home.shared),
             dram=home.dram + first * self.config.block,
             dram_tile=home.dram_tile,
             exponents=home.exponents + first * EXPONENT_BYTES,
@@ -614,21 +709,27 @@ class _LastNorm:
                 self.bias = b.vectors(self.spread.tiles(model.classifier @ beta, 0))
 
     @property
-    def row_words(self) -> int:
-        """Words of a row of output in a tile."""
-        return self.spread.width // self.b.config.lanes
+    def parts(self) -> list[int]:
+        """Words of a row of output in a tile, by table: decoders, the last product's apart."""
+        row = self.spread.width // self.b.config.lanes
+        if not self.compiler.decodes or len(self.columns) == 1:
+            return [row]
+        last = self.columns[-1][0] // self.b.config.lanes
+        return [last, row - last]
 
     @property
     def words(self) -> int:
         """Words of the largest output in a tile."""
-        return self.row_words * (1 if self.compiler.decodes else self.compiler.tokens)
+        compiler = self.compiler
+        return sum(self.parts) * (compiler.batch if compiler.decodes else compiler.tokens)
 
     def emit(self, step: Step, blocks: Shared, table: Table) -> int:
         """Emit it for a step's output; the multiplications that it needs."""
         if not self.compiler.decodes:
             self._normalize_all(step, blocks, table)
             return 0
-        return self._classify((step.tokens - 1, 1), blocks, table)
+        groups = step.groups if step.batched else [(step.tokens - 1, 1)]
+        return self._classify(groups, blocks, table)
 
     def _reduce(self, rows: int, stat: int, scale: int) -> None:
         layer = self.w.layer
@@ -653,7 +754,8 @@ class _LastNorm:
     def _normalize_all(self, step: Step, blocks: Shared, table: Table) -> None:
         """Encoders: all rows, with gamma and beta, to the output."""
         b = self.b
-        out = b.table(step.tokens, self.row_words)
+        (words,) = self.parts
+        out = b.table(step.tokens, words)
         most = max(count for _, count in step.groups)
         stat, scale = b.stat_rows(most), b.scale_rows(step.tokens)
         assert self.bias is not None
@@ -665,41 +767,58 @@ class _LastNorm:
             fields = {"a": Operand.VECTOR, "p_base": self.gamma.at(0), "p_row": 0}
             fields |= b.add_vector(self.bias) | b.to_table(out, rows[0])
             self._pass(rows, out, **fields)
-        count = step.tokens * self.row_words
+        count = step.tokens * words
         self.compiler.store_output(out, (0, count), count)
 
-    def _classify(self, rows: Rows, blocks: Shared, table: Table) -> int:
-        """Decoders: the logits of one row."""
+    def _classify(self, groups: list[Rows], blocks: Shared, table: Table) -> int:
+        """Decoders: the logits of some rows, in groups.
+
+        What the last product makes is stored by itself: the less is left to do in the end.
+        """
+        count = sum(rows for _, rows in groups)
+        out = [self.b.table(count, words) for words in self.parts]
+        for rows in groups:
+            self._logits(rows, rows[0] - groups[0][0], blocks, table, out, count)
+        self._store(out, len(out) - 1, count)
+        return count * self.w.layer.dim * self.spread.features
+
+    def _store(self, out: list[Table], part: int, rows: int) -> None:
+        """Store a part of the rows' logits."""
+        words = [rows * each for each in self.parts]
+        start = sum(words[:part])
+        self.compiler.store_output(out[part], (start, words[part]), sum(words))
+
+    def _logits(
+        self, rows: Rows, to: int, blocks: Shared, table: Table, out: list[Table], total: int
+    ) -> None:
+        """The logits of a group of rows, to the rows `to` and on of `total` in the tables `out`."""
         b, c, w = self.b, self.b.config, self.w
-        out, stat, scale = b.table(1, self.row_words), b.stat_rows(1), b.scale_rows(1)
+        stat, scale = b.stat_rows(rows[1]), b.scale_rows(rows[1])
         schedule, scaled = self.compiler.schedule, {}
+        last = to + rows[1] == total
         x = blocks
         if self.compiler.first_norm:
-            x = b.shared(1, w.model_blocks)
+            x = b.shared(rows[1], w.model_blocks)
             b.scan(blocks.local, rows, stat, stat_first=1, stat_squares=1)
-            self._reduce(1, stat, scale)
+            self._reduce(rows[1], stat, scale)
             self._pass(rows, table, **self._affine(scale), **b.to_blocks(x.local, 0))
-            rows = (0, 1)
+            rows = (0, rows[1])
             b.publish(x, rows)
         elif schedule == "deferred":
             scaled = {"a": Operand.ROW_SCALE, "scale_base": scale}
         banks = Banks(range(c.acc_banks))
-        stored = 0
         for number, columns in enumerate(self.columns):
             bank, tapped, word = banks.take(), {}, columns[0] // c.lanes
-            if number > 0 and number + 1 == len(self.columns):
-                # All but the last piece, which so is what is left to do in the end.
-                stored = word
-                self.compiler.store_output(out, (0, word), self.row_words)
+            if number > 0 and number + 1 == len(self.columns) and last:
+                self._store(out, 0, total)
             watched = schedule == "deferred" and number == 0
             if watched:
                 weights, owned = self.classifier, w.model_blocks
                 tapped = b.tap(weights, columns, x.full, rows, stat, owned=owned)
             b.product(x.full, rows, self.classifier, columns, bank, **tapped)
             if watched:
-                self._reduce(1, stat, scale)
+                self._reduce(rows[1], stat, scale)
             fields = scaled | (b.add_vector(self.bias, word) if self.bias else {})
-            fields |= b.to_table(out, 0, word)
-            b.vector(1, columns[1], Source.ACC, bank=bank, **fields)
-        self.compiler.store_output(out, (stored, self.row_words - stored), self.row_words)
-        return w.layer.dim * self.spread.features
+            part = int(0 < number == len(self.columns) - 1)
+            fields |= b.to_table(out[part], to, word - part * self.parts[0])
+            b.vector(rows[1], columns[1], Source.ACC, bank=bank, **fields)

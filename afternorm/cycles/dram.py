@@ -4,6 +4,10 @@
 Bursts of reads are answered in the order of their requests, one beat a cycle, the first one
 `dram_latency` cycles after its request.  Fetch and LOAD share the port; what LOAD cannot take holds
 up what comes behind it.
+
+A long LOAD is a stream of runs that are alike.  Where one leaves everything as it was before, but
+for the time, and nothing else happens, so does the next one: they are skipped, which changes no
+cycle.
 """
 
 from collections import deque
@@ -12,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 from afternorm.config import Config
-from afternorm.cycles.kernel import Process, Steps, Waiters
+from afternorm.cycles.kernel import NEVER, Process, Steps, Waiters
 from afternorm.cycles.machine import Machine
 from afternorm.cycles.ports import ALL_BANKS, Port, next_free
 from afternorm.cycles.timing import BURST, BURSTS_AHEAD, BURSTS_UNSENT, FIFO, RUN, SCRATCHPAD
@@ -26,9 +30,10 @@ _DMA = 2
 """Priority at the vector memory's ports: after the vector engine."""
 _ARBITER = 2
 """Cycles from a request that is taken to the next one, of reads and of writes."""
-_NEVER = 1 << 60
 _WORDS = 8
 """Words that wait between beats and memories."""
+_State = tuple[object, ...]
+"""Cycles, relative to one, and sizes."""
 
 
 class Burst(NamedTuple):
@@ -39,28 +44,41 @@ class Burst(NamedTuple):
     taken : when its request was.
     receive : takes its beats from the cycle on in which the first one comes; returns from which
         cycle on the next burst's may come.
+    shape : all else that time depends on; empty if the burst is one of a kind.
     """
 
     taken: int
     receive: Callable[[int], Steps]
+    shape: tuple[int, ...]
 
 
 class ReadPort:
-    """Reads of DRAM: requests of two sides, and bursts that are answered one after the other."""
+    """Reads of DRAM: requests of two sides, and bursts that are answered one after the other.
+
+    Attributes
+    ----------
+    process : answers burst by burst.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.latency = machine.dram_latency
         self.kernel = machine.kernel
         self._arbiter = 0
-        self._fetch = _NEVER
+        self._fetch = NEVER
         self._ends: deque[int] = deque([0] * (BURSTS_AHEAD + 1))
         """Last beats of bursts, of which so many are forgotten as there are requests."""
         self._bursts: deque[Burst] = deque()
         self._requests: Waiters = []
         self._answers: Waiters = []
+        self.process = self._run()
 
     def request(
-        self, offered: int, receive: Callable[[int], Steps], *, fetch: bool = False
+        self,
+        offered: int,
+        receive: Callable[[int], Steps],
+        *,
+        shape: tuple[int, ...] = (),
+        fetch: bool = False,
     ) -> Steps:
         """Request a burst from a cycle on; when it is taken.  Fetch goes first."""
         if fetch:
@@ -76,14 +94,30 @@ class ReadPort:
                 break
             yield taken + _ARBITER
         if fetch:
-            self._fetch = _NEVER
+            self._fetch = NEVER
         self._arbiter = taken + _ARBITER
         self._ends.popleft()
-        self._bursts.append(Burst(taken, receive))
+        self._bursts.append(Burst(taken, receive, shape))
         self.kernel.wake(self._requests)
         return taken
 
-    def run(self) -> Process:
+    def state(self, cycle: int) -> _State | None:
+        """What requests from a cycle on meet; None if it does not repeat."""
+        if self._fetch != NEVER or not all(burst.shape for burst in self._bursts):
+            return None
+        return (
+            self._arbiter - cycle,
+            tuple(max(-1, end - cycle) for end in self._ends),
+            tuple((burst.taken - cycle, burst.shape) for burst in self._bursts),
+        )
+
+    def delay(self, cycles: int) -> None:
+        """Move all that is known by some cycles."""
+        self._arbiter += cycles
+        self._ends = deque(end + cycles for end in self._ends)
+        self._bursts = deque(burst._replace(taken=burst.taken + cycles) for burst in self._bursts)
+
+    def _run(self) -> Process:
         """Answer burst by burst."""
         free = 0
         while True:
@@ -109,7 +143,7 @@ class Fetch:
         self.arrivals: Waiters = []
         self._handed: list[int] = []
         self._room: Waiters = []
-        self._end = _NEVER
+        self._end = NEVER
 
     def hand(self, cycle: int) -> None:
         """An instruction is taken in `cycle`."""
@@ -157,6 +191,27 @@ class Fetch:
         return first + count * self.beats
 
 
+class _Runs(NamedTuple):
+    """Runs of a transfer that differ in their place alone, one after the other.
+
+    Attributes
+    ----------
+    before : cycles to the first burst of each.
+    alike : how many they are.
+    base : the first one's first word.
+    words, beats, steps : of each.
+    extra : beats of its exponents.
+    """
+
+    before: int
+    alike: int
+    base: int
+    words: int
+    beats: int
+    steps: int
+    extra: int
+
+
 class _Bursts:
     """The bursts of LOADs or STOREs: their lengths, and the cycles in which they are made."""
 
@@ -171,27 +226,37 @@ class _Bursts:
             return words * (size // self.beat)
         return (address % self.beat + words * size + self.beat - 1) // self.beat
 
-    def runs(self, i: Instruction) -> list[tuple[int, int, int, int, int, int]]:
-        """Runs: cycles to the first burst, words, first word; beats, steps, beats of exponents."""
+    def runs(self, i: Instruction) -> list[_Runs]:
+        """The runs of a transfer, those that are alike together.
+
+        All but the last run of a tile are: their bytes are a multiple of the widest beat's, so
+        they begin at the same place within a beat.
+        """
         floats = i["target"] == Target.FLOATS
         size = self.float_bytes if floats else self.config.block
         span = max(1, size // self.beat)
         limit = min(RUN, BURST // span)
+        full, rest = divmod(i["count"], limit)
         result = []
         for tile in range(1 if i["shared"] else self.config.tiles):
             dram = i["dram"] + tile * i["dram_tile"]
             exponents = i["exponents"] + tile * i["exponents_tile"]
-            for first in range(0, i["count"], limit):
-                words = min(limit, i["count"] - first)
-                beats = self.beats(dram + first * size, words, size)
-                extra = 0
-                if not floats:
-                    at = exponents + first * EXPONENT_BYTES
-                    extra = self.beats(at, words, EXPONENT_BYTES)
-                base = i["base"] + first
-                result.append(
-                    (3 + (tile > 0 and not first), words, base, beats, words * span, extra)
-                )
+            # A tile's addresses are made in a cycle of their own.
+            first = min(1, full) if tile else 0
+            for start, words, count in (
+                (0, limit, first),
+                (first * limit, limit, full - first),
+                (full * limit, rest, min(1, rest)),
+            ):
+                if count:
+                    extra = 0
+                    if not floats:
+                        at = exponents + start * EXPONENT_BYTES
+                        extra = self.beats(at, words, EXPONENT_BYTES)
+                    before = 3 + (tile > 0 and not start)
+                    beats = self.beats(dram + start * size, words, size)
+                    base = i["base"] + start
+                    result.append(_Runs(before, count, base, words, beats, words * span, extra))
         return result
 
 
@@ -221,6 +286,10 @@ class Load(Working):
         self._ending: deque[tuple[Instruction, int]] = deque()
         """Instructions that end when so many writes are known."""
         self._endings: Waiters = []
+        self._coming: tuple[int, ...] = ()
+        """The shape of the burst whose beats come, if nothing held them up so far."""
+        self._first = 0
+        """Its first beat."""
 
     def processes(self) -> Iterable[Process]:
         """Requests, and the ends of instructions; the port has beats received."""
@@ -235,30 +304,93 @@ class Load(Working):
             time = max(time, self.finished)
         self._begun += 1
         floats = i["target"] == Target.FLOATS
-        runs = self.bursts.runs(i)
-        for number, (before, words, _, beats, steps, extra) in enumerate(runs, 1):
-            time += before
-            if extra:
-                receive = partial(self._receive, floats, extra, 0, None)
-                time = 1 + (yield from self._request(time, receive))
-            ends = i if number == len(runs) else None
-            receive = partial(self._receive, floats, max(beats, steps), words, ends)
-            time = yield from self._request(time, receive)
+        groups = self.bursts.runs(i)
+        for runs in groups:
+            steps, rest = max(runs.beats, runs.steps), runs.alike
+            state: _State | None = None
+            begun = time
+            while rest:
+                if rest > 1:
+                    before, state = state, self._state(floats, time, runs.extra + steps)
+                    if state is not None and state == before:
+                        skipped = self._skip(time - begun, runs.words, rest - 1)
+                        time += skipped * (time - begun)
+                        rest -= skipped
+                    begun = time
+                rest -= 1
+                time += runs.before
+                if runs.extra:
+                    time = 1 + (yield from self._request(time, floats, runs.extra))
+                ends = None if rest or runs is not groups[-1] else i
+                time = yield from self._request(time, floats, steps, runs.words, ends)
         self.release(time + 1)
 
-    def _request(self, offered: int, receive: Callable[[int], Steps]) -> Steps:
+    def _state(self, floats: bool, cycle: int, least: int) -> _State | None:
+        """All that a run which begins in `cycle`, and those behind it, depend on.
+
+        None if others may do something in less than `least` cycles, or want the memory.
+        """
+        m, port = self.machine, self.port
+        now = m.kernel.now
+        if not self._coming or self._ending or m.kernel.alone(port.process) - now <= least:
+            return None
+        memory, priority = self._memory(floats)
+        if memory.others(priority, self._first - self.TO_WRITE):
+            return None
+        asked = port.state(cycle)
+        if asked is None:
+            return None
+        return (
+            now - cycle,
+            self._first - cycle,
+            self._coming,
+            asked,
+            tuple(max(-2, end - cycle) for end in self._ends),
+            tuple((step - cycle, kind) for step, kind in self._queue),
+            tuple(write - cycle for write in self._written),
+        )
+
+    def _skip(self, period: int, words: int, most: int) -> int:
+        """Skip up to `most` runs of so many cycles and words; how many nothing interferes with."""
+        kernel, port = self.machine.kernel, self.port
+        count = min(most, (kernel.alone(port.process) - 1 - kernel.now) // period)
+        if count <= 0:
+            return 0
+        cycles = count * period
+        kernel.skip(cycles, port.process)
+        port.delay(cycles)
+        self._first += cycles
+        self._ends = deque(end + cycles for end in self._ends)
+        self._queue = deque((step + cycles, kind) for step, kind in self._queue)
+        self._written = deque((write + cycles for write in self._written), _WORDS)
+        self._count += count * words
+        return count
+
+    def _request(
+        self,
+        offered: int,
+        floats: bool,
+        steps: int,
+        words: int = 0,
+        ends: Instruction | None = None,
+    ) -> Steps:
         """Request a burst, when what comes with it has room; when it is taken."""
         while not self._ends:
             yield self._answers
         offered = max(offered, self._ends.popleft() + 2)
-        return (yield from self.port.request(offered, receive))
+        receive = partial(self._receive, floats, steps, words, ends)
+        shape = (floats, steps, words) if ends is None else ()
+        return (yield from self.port.request(offered, receive, shape=shape))
 
     def _receive(
         self, floats: bool, steps: int, words: int, ends: Instruction | None, first: int
     ) -> Steps:
         """A burst's beats from a cycle on; from when on the next burst's may come."""
+        self._first = first
+        self._coming = (floats, steps, words) if ends is None else ()
+        yield first + steps
+        first, self._coming = self._first, ()
         last = first + steps
-        yield last
         memory, priority = self._memory(floats)
         queue, written = self._queue, self._written
         late = bool(queue) and written[-1] >= queue[0][0] + self.TO_WRITE
@@ -355,24 +487,26 @@ class Store(Working):
         time = accepted
         if i.drain:
             time = max(time, self.finished)
-        for before, words, base, _, steps, extra in self.bursts.runs(i):
-            request = self._request(max(time + before, self._read_end + 1))
-            yield request
-            span = steps // words
-            banks = ALL_BANKS if floats else m.banks(base, base + words - 1)
-            uses = memory.others(priority, request, banks)
-            last = next_free(uses, request + 1)
-            begin = max(last + self.FROM_READ, self._packed + 1)
-            for _ in range(words - 1):
-                last = next_free(uses, last + 1)
-            packed = max(begin + steps, last + self.FROM_READ + span) - 1
-            # Only so many words are read ahead.
-            self._read_end = max(last, packed + 1 - _WORDS * span)
-            self._end_burst(request, packed)
-            time = request
-            if extra:
-                time = self._request(request + 1)
-                self._end_burst(time, packed + extra)
+        for runs in self.bursts.runs(i):
+            for number in range(runs.alike):
+                request = self._request(max(time + runs.before, self._read_end + 1))
+                yield request
+                words, base = runs.words, runs.base + number * runs.words
+                span = runs.steps // words
+                banks = ALL_BANKS if floats else m.banks(base, base + words - 1)
+                uses = memory.others(priority, request, banks)
+                last = next_free(uses, request + 1)
+                begin = max(last + self.FROM_READ, self._packed + 1)
+                for _ in range(words - 1):
+                    last = next_free(uses, last + 1)
+                packed = max(begin + runs.steps, last + self.FROM_READ + span) - 1
+                # Only so many words are read ahead.
+                self._read_end = max(last, packed + 1 - _WORDS * span)
+                self._end_burst(request, packed)
+                time = request
+                if runs.extra:
+                    time = self._request(request + 1)
+                    self._end_burst(time, packed + runs.extra)
         self.complete(i, self._packed + self.TO_DRAM + m.dram_latency)
         self.release(time + 1)
 

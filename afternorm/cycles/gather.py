@@ -24,9 +24,13 @@ class Gather(Working):
         """Gather blocks; the next instruction is accepted when this one is done."""
         m, c = self.machine, self.machine.config
         distance = SCRATCHPAD + 1 + FIFO + m.hops * log2_ceil(c.tiles)
-        left = c.tiles * i["rows"] * i["blocks"]
+        body = i.body
+        base, row_step, block_step = body["src_base"], body["src_row"], body["src_block"]
+        rows, blocks = body["rows"], body["blocks"]
+        banks = m.banks(base, base + (rows - 1) * row_step + (blocks - 1) * block_step)
+        number, every = 0, rows * blocks
+        left = c.tiles * every
         read, written = accepted, -1
-        number, every = 0, i["rows"] * i["blocks"]
         window = [-1] * (_WINDOW + m.hops * log2_ceil(c.tiles))
         while left:
             count = min(_SLICE, left)
@@ -40,10 +44,19 @@ class Gather(Working):
             yield read + count + distance
             known: dict[int, list[Use]] = {}
             writes = m.writes.others(_WRITE, first)
+            on_time = written <= read + distance and all(
+                before <= read + n for n, before in enumerate(window[:count])
+            )
+            if on_time and not writes and not m.third.others(_READ, first, banks):
+                number += count
+                read, written = read + count, read + count + distance
+                del window[:count]
+                window += range(written - count + 1, written + 1)
+                continue
             for rest in range(count, 0, -1):
-                row, block = divmod(number % every, i["blocks"])
+                row, block = divmod(number % every, blocks)
                 number += 1
-                bank = m.bank(i["src_base"] + row * i["src_row"] + block * i["src_block"])
+                bank = m.bank(base + row * row_step + block * block_step)
                 if bank not in known:
                     known[bank] = m.third.others(_READ, first, 1 << bank)
                 earlier = read, written

@@ -3,13 +3,14 @@
 
 from collections import deque
 from collections.abc import Generator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 Waiters = list["Process"]
 Process = Generator[int | Waiters, None, None]
 """Yields the cycle to sleep to, or a list of waiters that it joins until `Kernel.wake`."""
 Steps = Generator[int | Waiters, None, int]
 """A part of a process that ends with a cycle."""
+NEVER = 1 << 60
 
 
 class Kernel:
@@ -30,6 +31,27 @@ class Kernel:
         if waiters:
             self._ready.extend(waiters)
             waiters.clear()
+
+    def alone(self, process: Process) -> int:
+        """The cycle up to which, beside who runs, only a sleeping `process` does anything."""
+        if self._ready:
+            return self.now
+        return min(
+            (wake for wake, _, other in self._sleeping if other is not process), default=NEVER
+        )
+
+    def skip(self, cycles: int, process: Process) -> None:
+        """Let cycles pass in which, beside who runs, only `process` would have done anything.
+
+        It sleeps so much longer, as if it had gone to sleep after all others.
+        """
+        self.now += cycles
+        self._order += 1
+        self._sleeping[:] = [
+            (wake + cycles, self._order, one) if one is process else (wake, order, one)
+            for wake, order, one in self._sleeping
+        ]
+        heapify(self._sleeping)
 
     def run(self) -> None:
         """Run until nothing sleeps; who waits for more waits in vain."""

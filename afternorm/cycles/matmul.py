@@ -28,6 +28,7 @@ class Matmul(Unit):
     ----------
     rows : rows of A that entered the array.
     first_read, first_row, last_row, last_result : cycles; -1 before there was any.
+    gaps : by instruction, the last row before it, and the cycle before its first.
     """
 
     BUSY_WHEN_OFFERED = True
@@ -36,6 +37,7 @@ class Matmul(Unit):
         super().__init__(machine)
         self.rows = 0
         self.first_read = self.first_row = self.last_row = self.last_result = -1
+        self.gaps: list[tuple[int, int]] = []
         self._go = -(1 << 30)  # of the last weight tile
         self._stream_end = -1  # its last row of A
         self._burst = -(1 << 30)  # its first column of B
@@ -85,6 +87,8 @@ class Matmul(Unit):
             if tap_a and tile == 0 and continues:
                 go = max(go, self._tapped + t.tap_period)
             start = go
+            if tile == 0:
+                self.gaps.append((self._stream_end, go))
             if self.first_row < 0:
                 self.first_row = start + 1
             self._stream(go, body, 0)
@@ -134,12 +138,14 @@ class Matmul(Unit):
 
     def _load(self, first: int, width: int, address: int, stride: int) -> int:
         """When the last column of B of a weight tile is read, from `address` down to column 0."""
-        bank = self.machine.bank
+        bank, banks = self.machine.bank, self.machine.banks
         go, end = self._go, self._stream_end
         low, high = self._a_base, self._a_base + (end - go - 1) * self._a_row
-        used = self.machine.banks(low, high)
-        if first > end or not used & self.machine.banks(address - (width - 1) * stride, address):
+        used, asked = banks(low, high), banks(address - (width - 1) * stride, address)
+        if first > end or not used & asked:
             return first + width - 1
+        if first > go and used == asked and not used & (used - 1):
+            return end + width
         time = first
         for _ in range(width):
             while time <= end and bank(low + (time - go - 1) * self._a_row) == bank(address):

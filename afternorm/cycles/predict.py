@@ -18,6 +18,7 @@ from afternorm.cycles.dram import Fetch, Load, ReadPort, Store
 from afternorm.cycles.exp import Exp
 from afternorm.cycles.gather import Gather
 from afternorm.cycles.kernel import Process, Waiters
+from afternorm.cycles.lost import Passage, lost_slots
 from afternorm.cycles.machine import Machine
 from afternorm.cycles.matmul import Matmul
 from afternorm.cycles.reduce import Reduce
@@ -61,6 +62,7 @@ class Prediction:
     engines : by engine.
     rows : rows of A that enter the array.
     idle_slots : cycles between the first and the last row of A in which none enters.
+    lost : these, by whom they are lost to (`afternorm.memory_map.Lost`).
     span : from the first operand read to the last accumulator write; 0 without a product.
     """
 
@@ -68,6 +70,7 @@ class Prediction:
     engines: dict[Engine, EngineTime]
     rows: int
     idle_slots: int
+    lost: dict[str, int]
     span: int
 
 
@@ -92,6 +95,8 @@ class _Frontend:
         self.grants: list[int] = []
         self.offers: list[int] = []
         """When instructions that are no SYNC came to the head, were granted, and offered."""
+        self.passages: list[Passage] = []
+        """Of all instructions."""
 
     def enter(self) -> Process:
         """Take instruction by instruction from the queue: when the one before left the head."""
@@ -124,11 +129,13 @@ class _Frontend:
                 while len(unit.done) <= before:
                     yield unit.changes
                 grant = max(grant, unit.done[before] + 1)
+            taken: dict[int, int] = {}
             for semaphore in set(instruction.waits):
                 tokens = m.tokens[semaphore]
                 while not tokens:
                     yield m.waiters[semaphore]
-                grant = max(grant, heappop(tokens))
+                taken[semaphore] = heappop(tokens)
+                grant = max(grant, taken[semaphore])
             left = max(grant, passed)
             yield left
             self._left.append(left)
@@ -147,6 +154,7 @@ class _Frontend:
                 self.offers.append(left + LEAVE_TO_OFFER)
                 passed = yield from unit.execute(instruction, self.offers[-1])
                 unit.accepted.append(passed)
+            self.passages.append(Passage(instruction, entered, left, taken, passed))
             self.blocked = None
 
     def time(self, cycles: int) -> EngineTime:
@@ -186,6 +194,8 @@ class _Scheduler:
         self.frontends = frontends
         self.end: int | None = None
         """When all is dispatched."""
+        self.blocked: list[tuple[int, int, Engine]] = []
+        """From when to when an instruction had no place in the queue of its engine."""
 
     def run(self) -> Process:
         """Dispatch the program."""
@@ -211,7 +221,9 @@ class _Scheduler:
                 while len(frontend.entered) <= place:
                     yield frontend.departures
                 moved = max(frontend.written[place + 1] + 1, frontend.entered[place])
-                dispatch = max(dispatch, moved + 1)
+                if moved + 1 > dispatch:
+                    self.blocked.append((dispatch, moved + 1, engine))
+                    dispatch = moved + 1
             yield dispatch
             frontend.written.append(dispatch)
             frontend.queue.append((instruction, dispatch))
@@ -266,7 +278,7 @@ def predict(
     frontends = {engine: _Frontend(machine, unit) for engine, unit in units.items()}
     scheduler = _Scheduler(machine, program, fetch, frontends)
     kernel = machine.kernel
-    processes = [port.run(), fetch.run(), scheduler.run()]
+    processes = [port.process, fetch.run(), scheduler.run()]
     for frontend in frontends.values():
         processes += [frontend.enter(), frontend.run(), *frontend.unit.processes()]
     for process in processes:
@@ -282,10 +294,13 @@ def predict(
         raise AssertionError("nothing waits, and END was not reached")
     cycles = max(scheduler.end, *(unit.finished + 1 for unit in units.values()))
     first, last = matmul.first_row, matmul.last_row
+    idle = last - first + 1 - matmul.rows if matmul.rows else 0
+    passages = frontends[Engine.MATMUL].passages
     return Prediction(
         cycles=cycles,
         engines={engine: frontend.time(cycles) for engine, frontend in frontends.items()},
         rows=matmul.rows,
-        idle_slots=last - first + 1 - matmul.rows if matmul.rows else 0,
+        idle_slots=idle,
+        lost=lost_slots(config, program, passages, scheduler.blocked, matmul.gaps, idle),
         span=matmul.last_result - matmul.first_read + 1 if matmul.rows else 0,
     )

@@ -137,7 +137,7 @@ void afternorm_get_error(const struct afternorm *device, struct afternorm_error_
 
 void afternorm_get_counters(const struct afternorm *device, struct afternorm_counters *counters)
 {
-    uint32_t engine, counter;
+    uint32_t lost, engine, counter;
 
     counters->cycles = afternorm_read(device, AFTERNORM_CYCLES_OFFSET);
     counters->rows = afternorm_read(device, AFTERNORM_ROWS_OFFSET);
@@ -145,6 +145,9 @@ void afternorm_get_counters(const struct afternorm *device, struct afternorm_cou
     counters->first_row = afternorm_read(device, AFTERNORM_FIRST_ROW_OFFSET);
     counters->last_row = afternorm_read(device, AFTERNORM_LAST_ROW_OFFSET);
     counters->last_result = afternorm_read(device, AFTERNORM_LAST_RESULT_OFFSET);
+    for (lost = 0; lost < AFTERNORM_LOSTS; lost++) {
+        counters->lost[lost] = afternorm_read(device, AFTERNORM_LOST_OFFSET(lost));
+    }
     for (engine = 0; engine < AFTERNORM_ENGINES; engine++) {
         for (counter = 0; counter < AFTERNORM_COUNTERS; counter++) {
             counters->engine[engine][counter] =

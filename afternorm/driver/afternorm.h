@@ -61,6 +61,7 @@ struct afternorm_counters {
     uint32_t first_row;   /* cycle of the first row of A */
     uint32_t last_row;    /* cycle of the last row of A */
     uint32_t last_result; /* cycle of the last accumulator write */
+    uint32_t lost[AFTERNORM_LOSTS]; /* idle slots of the array, by enum afternorm_lost */
     uint32_t engine[AFTERNORM_ENGINES][AFTERNORM_COUNTERS];
     /* by enum afternorm_engine and enum afternorm_counter */
 };

@@ -13,7 +13,7 @@ from typing import Protocol
 from afternorm.config import Config
 from afternorm.errors import AfternormError
 from afternorm.isa import INSTRUCTION_BYTES, Engine, Error, Flag
-from afternorm.memory_map import REGISTER_BITS, Cause, Counter, Register, Status
+from afternorm.memory_map import REGISTER_BITS, Cause, Counter, Lost, Register, Status
 from afternorm.register_map import build_id, register_map
 
 
@@ -71,10 +71,12 @@ class Counters:
     Attributes
     ----------
     machine : `Register.CYCLES` to `Register.LAST_RESULT`, by name in lower case.
+    lost : idle slots of the array by whom they are lost to.
     engines : cycles by engine and counter.
     """
 
     machine: dict[str, int]
+    lost: dict[Lost, int]
     engines: dict[Engine, dict[Counter, int]]
 
 
@@ -229,6 +231,7 @@ class Driver:
                 for register in Register
                 if Register.CYCLES <= register <= Register.LAST_RESULT
             },
+            {lost: self.read(f"LOST_{lost.name}") for lost in Lost},
             {
                 engine: {counter: self.read(f"{engine.name}_{counter.name}") for counter in Counter}
                 for engine in Engine

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from afternorm.config import Config
 from afternorm.isa import INSTRUCTION_BYTES, Engine, Error, Flag
-from afternorm.memory_map import Counter, Register, Status
+from afternorm.memory_map import Counter, Lost, Register, Status
 from afternorm.register_map import REGISTER_BYTES, RegisterEntry, register_map
 
 PREFIX = "AFTERNORM"
@@ -22,6 +22,7 @@ ENUMERATIONS: dict[str, type[IntEnum]] = {
     "error": Error,
     "engine": Engine,
     "counter": Counter,
+    "lost": Lost,
 }
 """C enumerations, ``enum afternorm_<name>``."""
 
@@ -57,6 +58,10 @@ def header(config: Config) -> str:
         "",
         f"#define {PREFIX}_ENGINES {len(Engine)}u",
         f"#define {PREFIX}_COUNTERS {len(Counter)}u",
+        f"#define {PREFIX}_LOSTS {len(Lost)}u",
+        "/* Byte offset of a counter of idle slots. */",
+        f"#define {PREFIX}_LOST_OFFSET(lost) \\",
+        f"    ({PREFIX}_LOST_{Lost(0).name}_OFFSET + {REGISTER_BYTES}u * (uint32_t)(lost))",
         "/* Byte offset of an engine's counter. */",
         f"#define {PREFIX}_COUNTER_OFFSET(engine, counter) \\",
         f"    ({PREFIX}_{Engine(0).name}_{Counter(0).name}_OFFSET + "

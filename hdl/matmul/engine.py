@@ -41,6 +41,11 @@ from hdl.matmul.tiler import ColumnTiler
 from hdl.memory.delay_line import delay_line
 
 
+def offer_to_row(config: Config) -> int:
+    """Cycles from the offer of an instruction to an idle engine to its first row, of C columns."""
+    return ColumnTiler.period + config.columns
+
+
 class MatmulEngine(wiring.Component):
     """The matrix engine of a tile.
 
@@ -69,6 +74,8 @@ class MatmulEngine(wiring.Component):
         Drain ports; this is the memory's side.
     row_issued : Out(1)
         A row of A was requested.  It enters the array `SCRATCHPAD_LATENCY` cycles later.
+    last_row_issued : Out(1)
+        It is the last one of its instruction.
     result_written : Out(1)
         Accumulators are written.
     operand_read : Out(1)
@@ -99,6 +106,7 @@ class MatmulEngine(wiring.Component):
                 "exp_read": In(AccumulatorRead(config)),
                 "vector_read": In(AccumulatorRead(config)),
                 "row_issued": Out(1),
+                "last_row_issued": Out(1),
                 "result_written": Out(1),
                 "operand_read": Out(1),
             }
@@ -134,6 +142,7 @@ class MatmulEngine(wiring.Component):
             self.b.valid.eq(sequencer.b_valid),
             self.b.address.eq(sequencer.b_address),
             self.row_issued.eq(sequencer.a_valid),
+            self.last_row_issued.eq(sequencer.a_valid & sequencer.row.done),
             self.operand_read.eq(sequencer.a_valid | sequencer.issue.b_valid),
             self.conflict.eq(sequencer.b_refused),
         ]

@@ -27,6 +27,8 @@ INDEX_BITS = 24
 """Of an instruction's number in its program."""
 IN_FLIGHT = 8
 """Instructions of an engine that are offered and not done."""
+LEAVE_TO_OFFER = 1
+"""Cycles from an instruction's way out of the head to its offer."""
 
 
 def queue_payload(*opcodes: Opcode) -> data.StructLayout:
@@ -60,7 +62,10 @@ class Frontend(wiring.Component):
     halt : in. Grant and issue nothing more.
     waiting, starved, idle : out. The head waits for semaphores and nothing else is offered;
         nothing is queued or offered; nothing is queued, offered or in flight.
-    index : out. Of the instruction at the head.
+    index, waits : out. Of the instruction at the head.
+    asking : out. The head is not granted.
+    empty : out. Nothing is at the head or offered.
+    entered : out. An instruction that is no SYNC left the head one cycle ago.
     """
 
     def __init__(self, *, config: Config, opcodes: tuple[Opcode, ...]):
@@ -84,6 +89,10 @@ class Frontend(wiring.Component):
                 "starved": Out(1),
                 "idle": Out(1),
                 "index": Out(INDEX_BITS),
+                "waits": Out(data.ArrayLayout(6, WAITS)),
+                "asking": Out(1),
+                "empty": Out(1),
+                "entered": Out(1),
             }
         )
 
@@ -172,7 +181,11 @@ class Frontend(wiring.Component):
 
         m.d.comb += [
             self.waiting.eq(self.ask & ~offered_valid & ~self.grant),
-            self.starved.eq(~head_valid & ~offered_valid & ~queue.r_rdy),
+            self.empty.eq(~head_valid & ~offered_valid),
+            self.starved.eq(self.empty & ~queue.r_rdy),
             self.idle.eq(self.starved & (in_flight == 0)),
+            self.asking.eq(head_valid & ~cleared),
+            self.waits.eq(head.waits),
+            self.entered.eq(enters),
         ]
         return m

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scheduler: legality, one front end an engine, semaphores.
+"""The scheduler: legality, one front end an engine, semaphores, whose the array's idle slots are.
 
 Instructions come in order from `hdl.dma.fetch`, are checked, and put into the
 queue of their engine; a full queue holds up those behind it.  It has no policy
@@ -28,10 +28,11 @@ from afternorm.isa import (
     Error,
     Opcode,
 )
-from afternorm.memory_map import Status
+from afternorm.memory_map import Lost, Status
 from hdl.interfaces import body_layout, engine_payload
 from hdl.scheduler.checker import HEADER_LAYOUT, Checker
-from hdl.scheduler.frontend import IN_FLIGHT, INDEX_BITS, Frontend
+from hdl.scheduler.frontend import IN_FLIGHT, INDEX_BITS, LEAVE_TO_OFFER, Frontend
+from hdl.scheduler.lost_slots import LostSlots
 from hdl.scheduler.semaphores import Semaphores
 
 OPCODES = {
@@ -45,6 +46,7 @@ class Scheduler(wiring.Component):
     Parameters
     ----------
     config : sizes.
+    offer_to_row : cycles from the offer of a product to its first row; see `hdl.matmul.engine`.
 
     Members
     -------
@@ -57,10 +59,13 @@ class Scheduler(wiring.Component):
     early, done, busy : in. The engines' pulses, and that they work; by engine.
     status, error, error_index : out. See `afternorm.memory_map`; the first instruction has index 0.
     waiting, starved : out. By engine, for the counters; only while the engine is not busy.
+    row, last_row : in. A row of A is requested; it is the last of its instruction.
+    o_row, o_lost : out. A row of A; else whose slot it is. See `hdl.scheduler.lost_slots`.
     """
 
-    def __init__(self, *, config: Config):
+    def __init__(self, *, config: Config, offer_to_row: int):
         self.config = config
+        self.offer_to_row = offer_to_row
         engines = len(Engine)
         streams = {
             f"o_{engine.name.lower()}": Out(stream.Signature(engine_payload(*OPCODES[engine])))
@@ -82,6 +87,10 @@ class Scheduler(wiring.Component):
                 "error_index": Out(INDEX_BITS),
                 "waiting": Out(engines),
                 "starved": Out(engines),
+                "row": In(1),
+                "last_row": In(1),
+                "o_row": Out(1),
+                "o_lost": Out(len(Lost)),
             }
         )
 
@@ -132,14 +141,14 @@ class Scheduler(wiring.Component):
         index, instruction = Signal(INDEX_BITS), Signal(INSTRUCTION_BITS)
         header = HEADER_LAYOUT(instruction[: HEADER_LAYOUT.size])
         body = instruction[HEADER_LAYOUT.size :]
-        dispatched, wanted = Signal(), Signal(len(engines))
+        dispatched, wanted, engine_now = Signal(), Signal(len(engines)), Signal(Engine)
         with m.Switch(header.opcode):
             for opcode, engine in ENGINE_OF.items():
                 with m.Case(opcode):
-                    m.d.comb += wanted.eq(1 << engine)
+                    m.d.comb += engine_now.eq(engine)
             with m.Case(Opcode.SYNC):
-                sync_engine = body_layout(Opcode.SYNC)(body[:3]).engine
-                m.d.comb += wanted.eq(1 << sync_engine)
+                m.d.comb += engine_now.eq(body_layout(Opcode.SYNC)(body[:3]).engine)
+        m.d.comb += wanted.eq(1 << engine_now)
         dispatching = Signal()
         for engine, frontend in zip(engines, frontends, strict=True):
             queued = frontend.i.payload
@@ -156,6 +165,26 @@ class Scheduler(wiring.Component):
         m.d.comb += dispatched.eq(
             Cat(frontend.i.valid & frontend.i.ready for frontend in frontends).any()
         )
+
+        matmul = frontends[Engine.MATMUL]
+        m.submodules.lost_slots = lost_slots = LostSlots(
+            config=c, latency=LEAVE_TO_OFFER + self.offer_to_row
+        )
+        names = [*(header[f"signal{n}"] for n in range(SIGNALS)), header.early]
+        m.d.comb += [
+            lost_slots.names.eq(Cat(names)),
+            lost_slots.engine.eq(engine_now),
+            lost_slots.blocked.eq(dispatching & ~dispatched),
+            lost_slots.asking.eq(matmul.asking),
+            lost_slots.waits.eq(matmul.waits),
+            lost_slots.available.eq(semaphores.available),
+            lost_slots.empty.eq(matmul.empty),
+            lost_slots.entered.eq(matmul.entered),
+            lost_slots.row.eq(self.row),
+            lost_slots.last.eq(self.last_row),
+            self.o_row.eq(lost_slots.o_row),
+            self.o_lost.eq(lost_slots.o_lost),
+        ]
 
         progress, running = Signal(), Signal()
         quiet = Signal(range(c.watchdog_cycles + 1))

@@ -30,6 +30,7 @@ class Semaphores(wiring.Component):
     signal : in. By source, the set of semaphores to add one to.
     ask, ask_set : in. By waiter, whether it asks, and for which set.
     grant : out. By waiter, in the cycle of asking; the set is taken.
+    available : out. The semaphores that count more than zero.
     error : out. A count would have exceeded its `COUNT_BITS` bits, or two waiters took the same
         token: two cycles ago.
     """
@@ -44,6 +45,7 @@ class Semaphores(wiring.Component):
                 "ask": In(waiters),
                 "ask_set": In(data.ArrayLayout(count, waiters)),
                 "grant": Out(waiters),
+                "available": Out(count),
                 "error": Out(1),
             }
         )
@@ -53,8 +55,12 @@ class Semaphores(wiring.Component):
         counts = [Signal(COUNT_BITS, name=f"count{s}") for s in range(self.count)]
         # What was taken in the cycle before; `counts` still have it.
         owed = Signal(self.count)
-        available = Cat(
-            count[1:].any() | (count[0] & ~taken) for count, taken in zip(counts, owed, strict=True)
+        available = self.available
+        m.d.comb += available.eq(
+            Cat(
+                count[1:].any() | (count[0] & ~taken)
+                for count, taken in zip(counts, owed, strict=True)
+            )
         )
 
         taken, twice = Const(0, self.count), Const(0, self.count)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an attention's queries are cut, and that products come after what they need."""
+"""How an attention's queries are cut, and in which order its products are issued."""
 
 import random
 from itertools import pairwise
@@ -36,17 +36,28 @@ def test_a_cut_must_pay() -> None:
     assert causal_rows(pace, (0, 128), position=8064, keys=8192) == [(0, 128)]
 
 
+def test_the_finest_cut_has_no_more_keys_than_needed() -> None:
+    """A block of queries meets the blocks up to its own one, if only the array's cycles count."""
+    pace = Pace(preset("medium"), 64)
+    rows = causal_rows(pace, (0, 256), position=0, keys=256, waits=False)
+    assert rows == [(first, 32) for first in range(0, 256, 32)]
+    # 16 rows take no longer than 4 would; the 20 before them need a block of keys less.
+    rows = causal_rows(pace, (0, 100), position=0, keys=100, waits=False)
+    assert rows == [(0, 32), (32, 32), (64, 20), (84, 16)]
+
+
 def test_too_few_banks() -> None:
     with pytest.raises(CapacityError, match="a head of 200 features needs 4 accumulator banks"):
         Pace(preset("medium"), 200)
 
 
+@pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("serial", [False, True])
-def test_products_follow_their_scores(serial: bool, seed: int) -> None:
+def test_products_follow_their_scores(serial: bool, pooled: bool, seed: int) -> None:
     rng = random.Random(seed)
     for config in CONFIGS:
         pace = Pace(config, config.block)
-        for results in (1, 2, 7, 60):
+        for results in (1, 2, 7, 30):
             units = []
             for _ in range(results):
                 parts = rng.randint(1, 3)
@@ -55,8 +66,9 @@ def test_products_follow_their_scores(serial: bool, seed: int) -> None:
                     pieces = (pace.step,) * (pace.width // pace.step)
                     ends = part + 1 == parts
                     units.append(Work(rows, sum(pieces), pieces, part == 0, ends))
-            idle, due = order(pace, units, serial=serial)
-            assert idle >= 0
+            found = order(pace, units, serial=serial, pooled=pooled)
+            due = found.due
+            assert found.end >= pace.total(units)
             assert due == sorted(due)
             assert due[-1] == len(units) - 1
             assert all(number <= after for number, after in enumerate(due))
@@ -65,6 +77,36 @@ def test_products_follow_their_scores(serial: bool, seed: int) -> None:
                 ends = [n for n, one in enumerate(units) if one.last]
                 for number, after in enumerate(due):
                     assert after >= min(end for end in ends if end >= number)
+            check_banks(config, pace, units, due, found.score_banks, found.value_banks)
+            if not pooled:
+                assert max(found.score_banks) < pace.score_banks <= min(found.value_banks)
+
+
+def check_banks(
+    config: Config,
+    pace: Pace,
+    units: list[Work],
+    due: list[int],
+    score_banks: list[int],
+    value_banks: list[int],
+) -> None:
+    """No scores are made where a result is not complete."""
+    assert len(score_banks) == len(units)
+    assert len(value_banks) == len(pace.parts) * sum(one.last for one in units)
+    assert {*score_banks, *value_banks} <= set(range(config.acc_banks))
+    number = results = 0
+    own: set[int] = set()
+    for made, bank in enumerate(score_banks):
+        assert bank not in own
+        while number < len(units) and due[number] == made:
+            if units[number].first:
+                first = results * len(pace.parts)
+                own = set(value_banks[first : first + len(pace.parts)])
+                assert len(own) == len(pace.parts)
+            if units[number].last:
+                own = set()
+                results += 1
+            number += 1
 
 
 def test_groups_of_rows() -> None:

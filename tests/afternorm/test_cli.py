@@ -22,7 +22,7 @@ RUN = ScheduleResult(
     instructions=120,
     cycles=12345,
     ideal=10000,
-    idle_slots=7,
+    lost={"exp": 5, "load": 2, "fetch": 0},
     words=4096,
     mismatches=0,
     error=0.0151,
@@ -198,6 +198,8 @@ def test_simulate_prints_and_writes_the_same(
     assert serial in rows
     assert deferred in rows
     assert ["deferred", "10,240", "82.9%", "3", "2", "1"] in rows
+    assert "serial: idle slots 7: exp 5, load 2" in captured.out
+    assert numbers["schedules"][1]["lost"] == {"exp": 5, "load": 2, "fetch": 0}
 
 
 def test_simulate_tells_of_a_mismatch(

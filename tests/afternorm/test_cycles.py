@@ -8,21 +8,35 @@ from collections.abc import Generator, Iterator
 import pytest
 from amaranth.hdl import UnusedElaboratable
 
+from afternorm.bench.layers import Shape, hollow_model
 from afternorm.compiler.kernels import compile_gemm, compile_norm_linear
+from afternorm.compiler.model import ModelCompiler
 from afternorm.config import PRESETS, Config, preset
 from afternorm.cycles import predict
+from afternorm.cycles.dram import Load
 from afternorm.cycles.kernel import Kernel, Waiters
 from afternorm.cycles.ports import Port, next_free
-from afternorm.cycles.timing import BURST, BURSTS_AHEAD, BURSTS_UNSENT, IN_FLIGHT, RUN, timing
+from afternorm.cycles.timing import (
+    BURST,
+    BURSTS_AHEAD,
+    BURSTS_UNSENT,
+    ENTER_TO_GRANT,
+    FIFO,
+    IN_FLIGHT,
+    LEAVE_TO_OFFER,
+    RUN,
+    TILER_PERIOD,
+    timing,
+)
 from afternorm.errors import AfternormError
-from afternorm.isa import Engine, Instruction, Opcode, Scale
+from afternorm.isa import Engine, Instruction, Opcode, Scale, Source
 from hdl.dma import arbiter, bursts, load, store
 from hdl.exp.engine import ExpEngine
-from hdl.matmul.engine import MatmulEngine
+from hdl.matmul.engine import MatmulEngine, offer_to_row
 from hdl.matmul.tiler import ColumnTiler
 from hdl.reduce.engine import ReduceEngine
 from hdl.reduce.tree import tree_latency
-from hdl.scheduler import frontend
+from hdl.scheduler import frontend, lost_slots
 from hdl.scheduler.checker import Checker
 from hdl.vector.engine import VectorEngine
 from tb.machine import CONFIGS
@@ -54,6 +68,7 @@ def test_latencies_are_the_hardwares(name: str) -> None:
     assert t.product_done == t.product_write + config.columns - 1
     assert (t.tile_period, t.tap_period) == (matmul.min_period, reduce.tap_min_period)
     assert t.tap == reduce.tap_latency
+    assert offer_to_row(config) == TILER_PERIOD + config.columns
     before_the_reads = 5
     assert before_the_reads + t.exp_done - 1 == exp.overhead
     assert t.vector_write == vector.latency
@@ -72,7 +87,9 @@ def test_depths_are_the_hardwares() -> None:
     assert (bursts.RUN, bursts.BURST) == (RUN, BURST)
     assert arbiter.OUTSTANDING == load.AHEAD == store.UNWRITTEN == BURSTS_AHEAD
     assert store.UNSENT == BURSTS_UNSENT
-    assert ColumnTiler.period == 4
+    assert ColumnTiler.period == TILER_PERIOD
+    assert frontend.LEAVE_TO_OFFER == LEAVE_TO_OFFER
+    assert lost_slots.DISPATCH_TO_HEAD == FIFO + ENTER_TO_GRANT
 
 
 @pytest.mark.parametrize(
@@ -194,3 +211,64 @@ def test_ports_against_a_simulation_by_cycles(seed: int) -> None:
         kernel.run()
         assert result == [last]
         assert next_free(port.others(2, 0, 1), last) == last
+
+
+def program_of_transfers(rng: random.Random, config: Config) -> list[Instruction]:
+    """Long loads, and what meets them at the ports, in whatever order it happens to run."""
+    size, exponent = config.block, 2
+    program = []
+    for _ in range(rng.randrange(3, 9)):
+        count = rng.choice([1, 31, 32, 33, rng.randrange(300), rng.randrange(2000)])
+        load = {"target": rng.randrange(2), "count": count + 1, "shared": rng.randrange(2)}
+        load |= {"dram": size * rng.randrange(100), "exponents": exponent * rng.randrange(100)}
+        load |= {"dram_tile": 64 * rng.randrange(100), "exponents_tile": 64 * rng.randrange(100)}
+        sizes = {"rows": rng.randrange(1, 17), "blocks": rng.randrange(1, 9)}
+        strides = {"src_row": 8, "src_block": 1, "dst_row": 8, "dst_block": 1, "dst_tile": 128}
+        cols = rng.randrange(1, 9) * config.block
+        some = [
+            Instruction(Opcode.LOAD, load),
+            Instruction(Opcode.GATHER, sizes | strides),
+            Instruction(Opcode.EXP, {"rows": 16, "cols": rng.randrange(1, 2000), "p_block": 16}),
+            Instruction(
+                Opcode.VECTOR,
+                {"rows": sizes["rows"], "cols": cols, "source": Source.VECTOR, "x_row": 8}
+                | rng.choice([{"to_blocks": 1, "m_row": 8, "m_block": 1}, {"to_vector": 1}]),
+            ),
+            Instruction(
+                Opcode.MATMUL,
+                sizes | {"cols": cols, "a_row": 8, "a_block": 1, "b_col": 8, "b_block": 1},
+            ),
+        ]
+        program += [some[0], *rng.sample(some, rng.randrange(len(some)))]
+    return [*program, END]
+
+
+def test_runs_that_are_skipped_change_no_cycle(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is predicted run by run is predicted with runs skipped, to the cycle."""
+    rng = random.Random(seed)
+    shapes = [
+        hollow_model("prompt", Shape("llama", 1024, 2048, 8, 4), 512),
+        hollow_model("text", Shape("bert", 768, 3072, 8, 8), 64),
+    ]
+    config = preset("medium").with_(scratchpad_depth=1 << 15, vector_depth=1 << 13)
+    compilers = [ModelCompiler(config, one, tokens=one.context, chunk=128) for one in shapes]
+    assert not any(compiler.resident for compiler in compilers)
+    long = [compilers[0].step(384, 128).instructions, compilers[1].encode(64).instructions]
+    cases = [(config, program) for program in long]
+    for name in ("tiny", "T2-B16-F9", "T4-B32-F15"):
+        cases += [(CONFIGS[name], program_of_transfers(rng, CONFIGS[name])) for _ in range(25)]
+    skip, skipped = Load._skip, 0
+
+    def counted(load: Load, period: int, words: int, most: int) -> int:
+        nonlocal skipped
+        count = skip(load, period, words, most)
+        skipped += count
+        return count
+
+    for number, (some, program) in enumerate(cases):
+        latency = rng.choice((5, 32, 150))
+        monkeypatch.setattr(Load, "_skip", counted)
+        fast = predict(some, program, dram_latency=latency)
+        monkeypatch.setattr(Load, "_skip", lambda *_: 0)
+        assert predict(some, program, dram_latency=latency) == fast, f"program {number}"
+    assert skipped > 2000

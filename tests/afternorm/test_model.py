@@ -8,12 +8,15 @@ import pytest
 
 from afternorm.checkpoints import Arch, Floats, Model, seeded_layer, seeded_model
 from afternorm.checkpoints.decoder import Decoder
+from afternorm.compiler import builder
+from afternorm.compiler.buffers import round_up
 from afternorm.compiler.layer_weights import SCHEDULES, Schedule
 from afternorm.compiler.model import ModelCompiler
 from afternorm.config import Config, preset
-from afternorm.errors import CapacityError
+from afternorm.errors import AfternormError, CapacityError
 from afternorm.golden_device import GoldenDevice
 from afternorm.inference import Inference
+from afternorm.memory_map import float_slot
 
 TINY = preset("tiny").with_(scratchpad_depth=1 << 14)
 TEXT = [3, 17, 5, 40, 8, 22, 9, 30, 1, 12, 44, 7, 2, 19]
@@ -120,6 +123,68 @@ def test_tiles_alike(arch: Arch) -> None:
         np.testing.assert_array_equal(decoded(engine, text), alone)
 
 
+@pytest.mark.parametrize("schedule", ["deferred", "interleaved", "serial"])
+@pytest.mark.parametrize(("arch", "tiles"), [("llama", 1), ("llama", 2), ("gpt2", 2)])
+def test_a_batch_gets_the_bits_of_each_alone(arch: Arch, schedule: Schedule, tiles: int) -> None:
+    """Three sequences in lockstep: tails come and go, wherever weights and caches lie."""
+    model, batch, steps = seeded_model(arch, SEED), 3, 10
+    rng = np.random.default_rng(SEED)
+    texts = rng.integers(model.vocabulary, size=(batch, steps)).tolist()
+    config = TINY.with_(tiles=tiles)
+    alone = [decoded(inference(config, model, schedule), text) for text in texts]
+    places = set()
+    for depth in {"llama": (1 << 14, 1024, 512), "gpt2": (1 << 14, 2048, 1024)}[arch]:
+        small = config.with_(scratchpad_depth=depth)
+        compiler = ModelCompiler(small, model, schedule, tokens=24, batch=batch)
+        places.add((compiler.resident, compiler.cached))
+        engine = Inference(compiler, GoldenDevice(small, compiler.image()))
+        for position in range(steps):
+            logits = engine.feed_batch([text[position] for text in texts])
+            for sequence, expected in zip(logits, alone, strict=True):
+                np.testing.assert_array_equal(sequence, expected[position])
+        assert {done.run.flags for done in engine.done} == {0}
+    assert places >= {(True, True), (False, False)}
+
+
+def test_a_batch_of_several_row_groups() -> None:
+    """More sequences than `rows_max`."""
+    model, batch = seeded_model("llama", SEED), 9
+    config = TINY.with_(rows_max=8, acc_banks=6)
+    compiler = ModelCompiler(config, model, "interleaved", tokens=24, batch=batch)
+    engine = Inference(compiler, GoldenDevice(config, compiler.image()))
+    texts = np.random.default_rng(SEED).integers(model.vocabulary, size=(batch, 3))
+    got = np.stack([engine.feed_batch(texts[:, position].tolist()) for position in range(3)])
+    for sequence in (0, 7, 8):
+        alone = decoded(inference(config, model, "interleaved"), texts[sequence].tolist())
+        np.testing.assert_array_equal(got[:, sequence], alone)
+
+
+def test_a_batch_shares_the_weights() -> None:
+    """They come from DRAM once for all sequences, whose own rows and logits are all there is."""
+    model = seeded_model("llama", SEED)
+    config = TINY.with_(scratchpad_depth=2048)
+    one, four = (ModelCompiler(config, model, tokens=24, batch=batch) for batch in (1, 4))
+    assert (one.resident, one.cached) == (four.resident, four.cached) == (False, True)
+    program = one.step(5)
+    floats = round_up(model.dim, config.block) + round_up(model.vocabulary, config.lanes)
+    assert four.step(5).moved == program.moved + 3 * floats * float_slot(config) // 8
+    assert four.step(5).macs == 4 * program.macs
+
+
+@pytest.mark.parametrize("arch", DECODERS)
+def test_wide_passes_are_cut(arch: Arch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, and probabilities that are divided, of more columns than a vector pass takes."""
+    model = seeded_model(arch, SEED)
+    whole = inference(TINY, model, "serial", tokens=40)
+    text = [*TEXT, *TEXT[:6]]
+    expected = decoded(whole, text)
+    monkeypatch.setattr(builder, "_COLUMNS", 17)
+    cut = inference(TINY, model, "serial", tokens=40)
+    np.testing.assert_array_equal(decoded(cut, text), expected)
+    first, last = (len(engine.done[-1].program.instructions) for engine in (whole, cut))
+    assert first < last
+
+
 def test_a_text_leaves_nothing_to_the_next() -> None:
     engine = inference(TINY, seeded_model("llama", SEED), "deferred")
     first = decoded(engine)
@@ -174,5 +239,18 @@ def test_errors() -> None:
         ModelCompiler(TINY, seeded_model("bert", SEED), tokens=8).step(0)
     with pytest.raises(ValueError, match="decoder"):
         engine.compiler.encode(4)
+    with pytest.raises(ValueError, match="batch=0 must be 1 at least"):
+        ModelCompiler(TINY, model, tokens=8, batch=0)
+    with pytest.raises(ValueError, match="batch=2 decodes token by token: chunk must be 1, not 8"):
+        ModelCompiler(TINY, model, tokens=8, chunk=8, batch=2)
+    with pytest.raises(ValueError, match="encoder: it has no batch=2"):
+        ModelCompiler(TINY, seeded_model("bert", SEED), tokens=8, batch=2)
+    with pytest.raises(AfternormError, match="3 tokens for a model compiled for batch=1"):
+        engine.feed_batch([1, 2, 3])
+    compiler = ModelCompiler(TINY, model, tokens=8, batch=2)
+    with pytest.raises(ValueError, match="2 rows from position 0 in chunks of 1"):
+        compiler.step(0, 2)
+    with pytest.raises(AfternormError, match="compiled for batch=2: feed_batch takes a token"):
+        Inference(compiler, GoldenDevice(TINY, compiler.image())).feed([1])
     untied = dataclasses.replace(model, classifier=model.embedding[:20])
     assert inference(TINY, untied, "deferred", tokens=8).feed([1]).shape == (20,)

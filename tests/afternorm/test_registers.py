@@ -9,7 +9,7 @@ import pytest
 
 from afternorm.config import PRESETS, Config, preset
 from afternorm.isa import Engine, Error, Flag
-from afternorm.memory_map import REGISTER_BITS, Counter, Register, Status
+from afternorm.memory_map import REGISTER_BITS, Counter, Lost, Register, Status
 from afternorm.package.header import header
 from afternorm.package.register_page import member_docs, register_page
 from afternorm.register_map import OFFSET_BITS, build_id, register_map
@@ -75,8 +75,10 @@ def test_header() -> None:
     assert found.pop("BUILD_ID") == build_id(TINY)
     assert found.pop("VERSION") == 1 << 8  # 0.1.0
     assert (found.pop("ENGINES"), found.pop("COUNTERS")) == (len(Engine), len(Counter))
+    assert found.pop("LOSTS") == len(Lost)
     assert found.pop("INSTRUCTION_BYTES") == 64
     enumerations = {"STATUS": Status, "ERROR": Error, "ENGINE": Engine, "COUNTER": Counter}
+    enumerations["LOST"] = Lost
     for name, values in enumerations.items():
         for value in values:
             assert found.pop(f"{name}_{value.name}") == value

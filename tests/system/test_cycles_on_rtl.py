@@ -47,7 +47,10 @@ class Checked:
         self.device = RtlDevice(config, latency=latency)
 
     def __call__(self, program: Sequence[Instruction], what: str, *, engines: bool = True) -> None:
-        """Run a program and compare: its cycles, and what each engine did in them."""
+        """Run a program and compare: its cycles, what each engine did in them, and who lost some.
+
+        Where all else is exact, so is to whom each idle slot is lost.
+        """
         words = (i.pack().to_bytes(INSTRUCTION_BYTES, "little") for i in program)
         self.device.write(0, b"".join(words))
         run = self.device.run(0)
@@ -60,10 +63,15 @@ class Checked:
                 ("span", prediction.span, run.span),
                 ("idle slots", prediction.idle_slots, run.idle_slots),
             ]
+        assert sum(run.lost.values()) == run.idle_slots, f"{what}: {run.lost}"
         for engine, time in prediction.engines.items() if engines else ():
             counted = run.engine(engine)
             for name in ("busy", "waiting", "starved"):
                 pairs.append((f"{engine.name} {name}", getattr(time, name), getattr(counted, name)))
+        if all(predicted == counted_cycles for _, predicted, counted_cycles in pairs):
+            assert prediction.lost == run.lost, what
+        for who, slots in prediction.lost.items() if engines else ():
+            pairs.append((f"slots lost to {who}", slots, run.lost[who]))
         for name, predicted, counted_cycles in pairs:
             assert abs(predicted - counted_cycles) <= allowed, (
                 f"{what}: {predicted} {name} predicted, {counted_cycles} on the RTL"

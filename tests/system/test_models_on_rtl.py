@@ -87,6 +87,25 @@ def test_tiles_alike(seed: int) -> None:
     check(compiler, seed, prefill=9, steps=4)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_batch(cached: bool, seed: int) -> None:
+    """Three sequences in lockstep, over the end of a block of values."""
+    model, batch, tokens = seeded_model("llama", seed, context=600), 3, 24 if cached else 600
+    compiler = ModelCompiler(TINY, model, tokens=tokens, batch=batch)
+    assert compiler.cached == cached
+    config, image = compiler.config, compiler.image()
+    texts = np.random.default_rng(seed).integers(model.vocabulary, size=(10, batch)).tolist()
+    with RtlDevice(config, image, stall=0.2, seed=seed) as device:
+        rtl = Inference(compiler, device)
+        golden = Inference(compiler, GoldenDevice(config, image))
+        for tokens_of_all in texts:
+            got = rtl.feed_batch(tokens_of_all)
+            np.testing.assert_array_equal(got, golden.feed_batch(tokens_of_all))
+    assert got.shape == (batch, model.vocabulary)
+    for mine, other in zip(rtl.done, golden.done, strict=True):
+        assert mine.run.flags == other.run.flags
+
+
 def test_adder(seed: int) -> None:
     model = load_model(ADDER)
     compiler = ModelCompiler(TINY, model, tokens=10, chunk=8)
