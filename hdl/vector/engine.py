@@ -175,8 +175,8 @@ class VectorEngine(wiring.Component):
             may_issue.eq(
                 ~(slot.drain & ~idle) & ~(slot.starts_block & ~has_room) & ~(slot.last & ~has_order)
             ),
-            # Asked also while the slot may not issue: the arbiter's answer comes late enough.
-            self.blocks.valid.eq(walk.o.valid & slot.block_read),
+            # Asked also while the slot waits for room: the arbiter's answer comes late enough.
+            self.blocks.valid.eq(walk.o.valid & slot.block_read & ~(slot.drain & ~idle)),
             self.blocks.address.eq(slot.block_address),
             walk.o.ready.eq(may_issue & (self.blocks.ready | ~slot.block_read)),
             issued.eq(walk.o.valid & walk.o.ready),
