@@ -233,13 +233,14 @@ PRESETS = {
         lanes=2,
         rows_max=32,
         scratchpad_depth=4096,
+        scratchpad_banks=2,
         vector_depth=2048,
         scale_depth=256,
         stat_depth=64,
         dram_width=64,
         fetch_depth=4,
         queue_depth=4,
-        semaphores=24,
+        semaphores=16,
     ),
 }
 """Configurations by name: `nano`, the least that runs the adding model; `tiny` for tests, `small`

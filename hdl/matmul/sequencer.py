@@ -132,6 +132,7 @@ class Sequencer(wiring.Component):
         body = self.i.payload.body
         address = self.a_address.shape()
         entry = tap_layout(config)["entry"].shape
+
         # -- what the next weight tile is; constant until `go`
         weights = Signal(
             data.StructLayout(
