@@ -16,7 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from afternorm.compiler.attention_order import Order, Pace, Rows, Work, causal_rows, order
+from afternorm.compiler.attention_order import (
+    LEADS,
+    LEADS_SERIAL,
+    Order,
+    Pace,
+    Rows,
+    Work,
+    causal_rows,
+    order,
+)
 from afternorm.compiler.buffers import Matrix, ceil_div, pieces
 from afternorm.compiler.builder import Banks, Builder
 from afternorm.isa import Opcode, Operand, Scale, Source, Stats
@@ -52,6 +61,25 @@ class Unit:
     """It is the first of its head in its group."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What products an attention makes, in which order, and where.
+
+    Attributes
+    ----------
+    units : in the order of their scores.
+    due : by unit, after which unit's scores its product with the values comes.
+    score_banks, value_banks : accumulator banks, in the order in which they are taken, in turn.
+    least : array cycles without waiting.
+    """
+
+    units: list[Unit]
+    due: list[int]
+    score_banks: Sequence[int]
+    value_banks: Sequence[int]
+    least: int
+
+
 class Attention:
     """Emits the attention of a tile's heads.
 
@@ -69,8 +97,6 @@ class Attention:
     batch : keys and values by group, if each is the query of a sequence of its own; `k` and `v`
         are not looked at then, and `position` is that of all queries.
     finish : drains a head's result.
-    alone : ways to group the queries, if nothing else is done between the products: the best one
-        is searched, and the best order of the products.
     """
 
     def __init__(
@@ -92,7 +118,6 @@ class Attention:
         softmax: Softmax,
         finish: Finish,
         batch: Sequence[tuple[Matrix, Matrix]] = (),
-        alone: Sequence[list[Rows]] = (),
     ) -> None:
         c = builder.config
         self.b = builder
@@ -112,26 +137,29 @@ class Attention:
         if self.single:
             self.stacked = max(n for n in range(1, c.rows_max + 1) if sharing % n == 0)
         self._pace = pace = Pace(c, head_dim)
-        self.score_banks = Banks(range(pace.score_banks))
-        self.other_banks = Banks(range(pace.score_banks, c.acc_banks))
         self.parts = list(pieces(head_dim, c.acc_width))
         """A head's features, a bank each."""
-        self.units = self._all_units()
-        self._due = self._leads()
-        """By unit, after which unit's scores its product with the values comes."""
-        if alone and not self.single:
-            best, self.units = self._best(alone)
-            self.score_banks, self.other_banks = Banks(best.score_banks), Banks(best.value_banks)
-            self._due = best.due
-        elif self.single:
-            self._due = self._order(self._work(self.units), pooled=False).due
+        units = self._all_units()
+        due = self._order(units, pooled=False).due if self.single else self._leads(units)
+        banks = range(c.acc_banks)
+        self.usual = Plan(
+            units, due, banks[: pace.score_banks], banks[pace.score_banks :], self._least(units)
+        )
+        """The plan beside other work."""
+        self.follow(self.usual)
+
+    def follow(self, plan: Plan) -> None:
+        """Make room for a plan, which `run` emits then."""
+        c, builder = self.b.config, self.b
+        self.units, self._due = plan.units, plan.due
+        self.score_banks, self.other_banks = Banks(plan.score_banks), Banks(plan.value_banks)
         rows = max(self._height(unit) for unit in self.units)
         self._places = [
             unit.order if self.single else number for number, unit in enumerate(self.units)
         ]
         """By unit, which probabilities it has: its own, or with single queries, of all keys."""
         ahead = max(self._places[due] - at for at, due in zip(self._places, self._due, strict=True))
-        most = keys if self.single else min(pace.width, keys)
+        most = self.keys if self.single else min(self._pace.width, self.keys)
         self._p = [
             builder.streamed(rows, ceil_div(most, c.block))
             for _ in range(min(ahead + 2, self._places[-1] + 1))
@@ -140,6 +168,29 @@ class Attention:
         self._stats = [builder.stat_rows(rows) for _ in range(slots)]
         self._scales = [builder.scale_rows(rows) for _ in range(slots)]
         self._banks: list[int] = []
+
+    def plans(self, groupings: Sequence[list[Rows]]) -> Iterator[Plan]:
+        """Plans that are worth a try if nothing else is done between the products.
+
+        Those that take the array the least time come first; of these, those whose result that is
+        drained last is the shortest.  Single queries have their usual one.
+
+        Parameters
+        ----------
+        groupings : ways to group the queries.
+        """
+        if self.single:
+            yield self.usual
+            return
+        ways = {tuple(self._work(units)): units for units in self._ways(groupings)}
+        for work, units in sorted(
+            ways.items(), key=lambda way: (self._pace.total(way[0]), way[0][-1].rows)
+        ):
+            for lead in LEADS_SERIAL if self.softmax == "serial" else LEADS:
+                found = self._order(units, pooled=True, lead=lead)
+                yield Plan(
+                    units, found.due, found.score_banks, found.value_banks, self._pace.total(work)
+                )
 
     def _all_units(self) -> list[Unit]:
         """The units, in the order of their scores, a group after the other."""
@@ -167,25 +218,14 @@ class Attention:
                         self._add_units(units, 0, head, rows[:: turns[head % 2]], width)
                     yield units
 
-    def _best(self, groupings: Sequence[list[Rows]]) -> tuple[Order, list[Unit]]:
-        """The units that take the array the least time, and the order of their products.
+    def _order(self, units: list[Unit], *, pooled: bool, lead: int | None = None) -> Order:
+        serial = self.softmax == "serial"
+        if lead is None:
+            lead = (LEADS_SERIAL if serial else LEADS)[0]
+        return order(self._pace, self._work(units), serial=serial, pooled=pooled, lead=lead)
 
-        If it is the same, the result that is drained last is the shortest.
-        """
-        pace = self._pace
-        ways = {tuple(self._work(units)): units for units in self._ways(groupings)}
-        best: tuple[Order, list[Unit]] | None = None
-        for work in sorted(ways, key=lambda work: (pace.total(work), work[-1].rows)):
-            if best and pace.total(work) >= best[0].end:
-                break
-            found = self._order(work, pooled=True)
-            if best is None or found.end < best[0].end:
-                best = found, ways[work]
-        assert best is not None
-        return best
-
-    def _order(self, work: Sequence[Work], *, pooled: bool) -> Order:
-        return order(self._pace, work, serial=self.softmax == "serial", pooled=pooled)
+    def _least(self, units: list[Unit]) -> int:
+        return self._pace.total(self._work(units))
 
     def _cut(self, rows: Rows, *, waits: bool = True) -> list[Rows]:
         """Causal queries are cut by how many keys they need (see `causal_rows`)."""
@@ -225,13 +265,13 @@ class Attention:
         """Rows of a unit's products."""
         return self.stacked * unit.rows[1]
 
-    def _leads(self) -> list[int]:
+    def _leads(self, units: list[Unit]) -> list[int]:
         """By unit, after which unit's scores its product with the values comes, without a search.
 
         Behind those of one more unit; in the serial order behind those of three more heads, for
         the division by the sum is a long way through three engines.
         """
-        count, results = len(self.units), Counter(unit.order for unit in self.units)
+        count, results = len(units), Counter(unit.order for unit in units)
         lead = _SERIAL_RESULTS * max(results.values()) if self.softmax == "serial" else 1
         return [min(count - 1, number + lead) for number in range(count)]
 

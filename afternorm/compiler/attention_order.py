@@ -6,7 +6,8 @@ and exp engine), for an accumulator bank whose scores are still being read, for 
 still being drained, in the serial order for the division by the sum.  The products
 are placed one by one, with estimates of those ways from the engines' documented latencies
 (`afternorm.cycles.timing`); a beam search (Lowerre 1976) finds the order in which the array waits
-least.
+least, as far as these estimates go.  Between several orders the model of the machine's time decides
+(`afternorm.compiler.kernels`).
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,10 @@ _DISPATCH = 11
 """Cycles in which the scheduler checks and hands out an instruction."""
 _WORTH = 0.02
 """Share of the array's cycles that a cut of the queries must save: it makes more instructions."""
-_LEAD, _LEAD_SERIAL = 4, 6
-"""Units whose scores may come before the product of one with the values."""
+LEADS, LEADS_SERIAL = (4,), (6, 3, 8)
+"""Units whose scores may come before the product of one with the values, at most: what is worth a
+search, the usual one first.  In the serial order estimates are off: SCAN and division of P wait
+while a product streams other rows of P from the same bank.  No lead is the best for all shapes."""
 _KEPT = 4
 """Placements of as many scores and products with the values that the search follows."""
 _WEIGHT = 8
@@ -189,6 +192,8 @@ def causal_rows(
     if ends and count - max(ends) < pace.least:
         ends.add(count - pace.least)
     ends.add(count)
+    for first, end in pairwise(sorted({0, *ends})):
+        ends.update(range(first + c.rows_max, end, c.rows_max))
     cost = pace.cost if waits else pace.array
     best: dict[int, tuple[int, list[int]]] = {0: (0, [0])}
     for end in sorted(end for end in ends if end > 0):
@@ -221,7 +226,7 @@ class Order:
     value_banks: list[int]
 
 
-def order(pace: Pace, units: Sequence[Work], *, serial: bool, pooled: bool) -> Order:
+def order(pace: Pace, units: Sequence[Work], *, serial: bool, pooled: bool, lead: int) -> Order:
     """The order in which the array waits least.
 
     Of the placements of as many scores and as many products with the values, those that keep the
@@ -234,15 +239,17 @@ def order(pace: Pace, units: Sequence[Work], *, serial: bool, pooled: bool) -> O
     serial : the probabilities are divided by their sum before their product with the values.
     pooled : whether any bank may hold scores or results; else some are for the ones, the rest for
         the others.
+    lead : units whose scores may come before the product of one with the values; more only where
+        a result needs them.
     """
-    count, most = len(units), _LEAD_SERIAL if serial else _LEAD
+    count = len(units)
     search = _Search(pace, units, serial, pooled)
     placements = [_Placement(banks=(0,) * pace.config.acc_banks)]
     for _ in range(2 * count):
         following: dict[int, list[_Placement]] = {}
         for one in placements:
             may = one.used < (one.divided if serial else one.made)
-            if one.made < count and (one.made - one.used <= most or not may):
+            if one.made < count and (one.made - one.used <= lead or not may):
                 following.setdefault(one.made + 1, []).append(search.scores(one))
             if may:
                 following.setdefault(one.made, []).append(search.values(one))

@@ -28,7 +28,7 @@ from afternorm.compiler.buffers import (
 from afternorm.compiler.planner import UNITS, Buffers, Operation, fixed_plan, translate
 from afternorm.config import Config
 from afternorm.errors import CapacityError
-from afternorm.isa import BODIES, Opcode, Operand, Scale, Source, Stats
+from afternorm.isa import BODIES, Instruction, Opcode, Operand, Scale, Source, Stats
 from afternorm.job import Assemble, Image, Job, Memories
 from golden.mx import Blocks, dequantize, quantize
 from golden.number import Format
@@ -386,22 +386,33 @@ class Builder:
         CapacityError
             As `check`.
         """
+        program, written = self.program()
+        image, loaded = self._image()
+        return Job(
+            self.config,
+            program,
+            image,
+            loaded,
+            written,
+            outputs=self.outputs,
+            info={"ideal": self.ideal, "macs": macs, **info},
+        )
+
+    def program(self) -> tuple[list[Instruction], dict[Memory, Indices]]:
+        """The instructions of the job, and the words that they write, by memory.
+
+        Raises
+        ------
+        CapacityError
+            As `check`.
+        """
         c = self.config
         used = fixed_plan(c, self.buffers)
         self.check(*((UNITS[m], need, words(c, m)) for m, need in used.items()))
         assembler = Assembler(c)
         for operation in translate(self.buffers, self.operations):
             assembler.emit(operation.opcode, **operation.fields)
-        image, loaded = self._image()
-        return Job(
-            c,
-            assembler.finish(),
-            image,
-            loaded,
-            assembler.written,
-            outputs=self.outputs,
-            info={"ideal": self.ideal, "macs": macs, **info},
-        )
+        return assembler.finish(), assembler.written
 
     def _image(self) -> tuple[Image, dict[Memory, Indices]]:
         """The memories before the start, and the words of them that matter."""

@@ -5,11 +5,12 @@ Their operands come from a seed; what they should compute, in float64 from the o
 quantization, is in the job's ``info["reference"]``.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from afternorm.compiler.attention import Attention
+from afternorm.compiler.attention import Attention, Plan
 from afternorm.compiler.buffers import (
     Floats,
     ceil_div,
@@ -22,6 +23,8 @@ from afternorm.compiler.builder import Banks, Builder
 from afternorm.compiler.layer import Rows, row_groups
 from afternorm.compiler.layer_weights import Schedule
 from afternorm.config import Config
+from afternorm.cycles import predict
+from afternorm.errors import CapacityError
 from afternorm.isa import Operand, Scale, Source
 from afternorm.job import Job
 from golden.reference import attention, layer_norm, rms_norm
@@ -256,6 +259,7 @@ def compile_attention(
     key_blocks = b.stationary(keys, per_tile * blocks)
     b.load_blocks(key_blocks, by_tile(apart.tiles(k, 1)))
     result = b.streamed(S, per_tile * blocks)
+    b.mark()
     groupings = [row_groups(c, S, least) for least in (1, 2, 3)]
 
     def finish(rows: Rows, some: Rows, part: Rows, bank: int, scale: dict[str, int]) -> None:
@@ -278,12 +282,45 @@ def compile_attention(
         causal=causal,
         softmax="serial" if schedule == "interleaved" else schedule,
         finish=finish,
-        alone=groupings,
     )
+    core.follow(_fastest(b, core, groupings))
     core.run({})
     b.outputs["output"] = lambda m: apart.gather(b.read_blocks(m, result)[:spreads])
     pairs = S * (S + 1) // 2 if causal else S * S
     return b.job(2 * heads * head_dim * pairs, schedule=schedule, reference={"output": reference})
+
+
+def _fastest(b: Builder, core: Attention, groupings: Sequence[list[Rows]]) -> Plan:
+    """The plan whose program takes the fewest cycles; the builder forgets what came after `mark`.
+
+    The first one that keeps the array busy all the time is taken, even if its last drain is longer.
+
+    Raises
+    ------
+    CapacityError
+        If none fits.
+    """
+    best: tuple[int, int, Plan] | None = None
+    short: CapacityError | None = None
+    for plan in core.plans(groupings):
+        if best and plan.least >= best[1]:
+            break
+        b.rewind()
+        core.follow(plan)
+        core.run({})
+        try:
+            program, _ = b.program()
+        except CapacityError as one:
+            short = short or one
+            continue
+        time = predict(b.config, program)
+        if best is None or time.cycles < best[0] or not time.idle_slots:
+            best = time.cycles, time.rows + time.idle_slots, plan
+    if best is None:
+        assert short is not None
+        raise short
+    b.rewind()
+    return best[2]
 
 
 def _pad(x: Floats, width: int) -> Floats:

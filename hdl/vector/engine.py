@@ -175,14 +175,12 @@ class VectorEngine(wiring.Component):
             may_issue.eq(
                 ~(slot.drain & ~idle) & ~(slot.starts_block & ~has_room) & ~(slot.last & ~has_order)
             ),
-            # Asked also while the slot waits for room: the arbiter's answer comes late enough.
-            self.blocks.valid.eq(walk.o.valid & slot.block_read & ~(slot.drain & ~idle)),
+            self.blocks.valid.eq(walk.o.valid & may_issue & slot.block_read),
             self.blocks.address.eq(slot.block_address),
             walk.o.ready.eq(may_issue & (self.blocks.ready | ~slot.block_read)),
             issued.eq(walk.o.valid & walk.o.ready),
             self.conflict.eq(
-                (self.blocks.valid & may_issue & ~self.blocks.ready)
-                | (self.m.valid & ~self.m.ready)
+                (self.blocks.valid & ~self.blocks.ready) | (self.m.valid & ~self.m.ready)
             ),
             self.busy.eq(walk.busy | (underway != 0)),
             self.done.eq(finished),

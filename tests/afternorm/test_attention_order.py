@@ -6,9 +6,18 @@ from itertools import pairwise
 
 import pytest
 
-from afternorm.compiler.attention_order import Pace, Work, causal_rows, order
+from afternorm.compiler.attention_order import (
+    LEADS,
+    LEADS_SERIAL,
+    Pace,
+    Work,
+    causal_rows,
+    order,
+)
+from afternorm.compiler.kernels import compile_attention
 from afternorm.compiler.layer import row_groups
 from afternorm.config import Config, preset
+from afternorm.cycles import predict
 from afternorm.errors import CapacityError
 
 CONFIGS = [preset("tiny"), preset("small"), preset("medium"), preset("large")]
@@ -52,8 +61,11 @@ def test_too_few_banks() -> None:
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-@pytest.mark.parametrize("serial", [False, True])
-def test_products_follow_their_scores(serial: bool, pooled: bool, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("serial", "lead"),
+    [(serial, lead) for serial, leads in ((False, LEADS), (True, LEADS_SERIAL)) for lead in leads],
+)
+def test_products_follow_their_scores(serial: bool, lead: int, pooled: bool, seed: int) -> None:
     rng = random.Random(seed)
     for config in CONFIGS:
         pace = Pace(config, config.block)
@@ -66,7 +78,7 @@ def test_products_follow_their_scores(serial: bool, pooled: bool, seed: int) -> 
                     pieces = (pace.step,) * (pace.width // pace.step)
                     ends = part + 1 == parts
                     units.append(Work(rows, sum(pieces), pieces, part == 0, ends))
-            found = order(pace, units, serial=serial, pooled=pooled)
+            found = order(pace, units, serial=serial, pooled=pooled, lead=lead)
             due = found.due
             assert found.end >= pace.total(units)
             assert due == sorted(due)
@@ -107,6 +119,37 @@ def check_banks(
                 own = set()
                 results += 1
             number += 1
+
+
+MEDIUM = preset("medium").with_(
+    tiles=1, scratchpad_depth=1 << 14, scale_depth=2048, stat_depth=2048
+)
+SQUARE = preset("small").with_(block=16, columns=16)
+
+
+@pytest.mark.parametrize(
+    ("config", "S", "head", "heads", "causal", "most"),
+    [
+        pytest.param(MEDIUM, 128, 64, 8, True, 21_254, id="causal"),
+        pytest.param(MEDIUM, 128, 96, 8, False, 50_374, id="wide"),
+        pytest.param(SQUARE, 64, 64, 4, True, 5_978, id="square"),
+    ],
+)
+def test_serial_baseline_is_tuned(
+    config: Config, S: int, head: int, heads: int, causal: bool, most: int
+) -> None:
+    """Not slower than the orders that rules for the lead once found."""
+    job = compile_attention(config, S, head, heads, causal, schedule="serial")
+    assert predict(config, job.program).cycles <= most
+
+
+def test_plans_that_do_not_fit_are_left_out() -> None:
+    """Of 100 rows, those with the most probabilities between scores and values; then all."""
+    config = preset("medium").with_(tiles=1)
+    job = compile_attention(config, 100, 64, 8, False, schedule="serial")
+    assert predict(config, job.program).cycles <= 25_095
+    with pytest.raises(CapacityError, match="scratchpad blocks of 2048"):
+        compile_attention(config.with_(scratchpad_depth=2048), 100, 64, 8, False)
 
 
 def test_groups_of_rows() -> None:
