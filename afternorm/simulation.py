@@ -110,7 +110,7 @@ def run_rtl(
     max_cycles: int = 50_000_000,
     workdir: Path | None = None,
     program: list[int] | None = None,
-    crash_first: int | None = None,
+    crash_first: list[int] | None = None,
 ) -> Outcome:
     """Run a job on a built simulation of its accelerator (see `build`).
 
@@ -123,8 +123,8 @@ def run_rtl(
     program
         Instruction words to load instead of the job's, to try illegal ones.
     crash_first
-        An instruction word to run alone before the job: it must stop the machine, which is
-        then reset.
+        A program to run before the job: its last instruction must stop the machine, which is
+        then reset, whatever is still under way in it.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def run_rtl(
     pieces = [(0, _program_bytes(words))]
     end = len(pieces[0][1])
     if crash_first is not None:
-        pieces.append((end, _program_bytes([crash_first])))
+        pieces.append((end, _program_bytes(crash_first)))
     if job.dram:
         if end > DATA:
             raise CapacityError(

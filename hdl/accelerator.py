@@ -73,7 +73,7 @@ class Accelerator(wiring.Component):
         m.domains.machine = machine = ClockDomain(local=True)
         m.d.comb += [
             machine.clk.eq(ClockSignal()),
-            machine.rst.eq(ResetSignal(allow_reset_less=True) | registers.reset),
+            machine.rst.eq(registers.machine_reset),
         ]
         in_machine = DomainRenamer("machine")
         scheduler = Scheduler(config=c, offer_to_row=offer_to_row(c))

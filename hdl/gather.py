@@ -58,21 +58,25 @@ class Gather(wiring.Component):
         m = Module()
         c = self.config
         address_bits = ceil_log2(c.scratchpad_depth)
-        body = Signal(body_layout(Opcode.GATHER))
+        body = Signal(body_layout(Opcode.GATHER), reset_less=True)
         reading = Signal()
 
-        row, block, tile = Signal(12), Signal(12), Signal(range(max(2, c.tiles)))
+        row, block, tile = (
+            Signal(12, reset_less=True),
+            Signal(12, reset_less=True),
+            Signal(range(max(2, c.tiles)), reset_less=True),
+        )
         last_block = block == body.blocks - 1
         last_row = row == body.rows - 1
         last_tile = tile == c.tiles - 1
         last = last_block & last_row & last_tile
 
         # Source and destination, with the address where the row and the tile began.
-        src, src_row = Signal(address_bits), Signal(address_bits)
+        src, src_row = Signal(address_bits, reset_less=True), Signal(address_bits, reset_less=True)
         dst, dst_row, dst_tile = (
-            Signal(address_bits),
-            Signal(address_bits),
-            Signal(address_bits),
+            Signal(address_bits, reset_less=True),
+            Signal(address_bits, reset_less=True),
+            Signal(address_bits, reset_less=True),
         )
 
         depth = 2 * SCRATCHPAD_LATENCY + 4
@@ -128,7 +132,7 @@ class Gather(wiring.Component):
 
         latency = SCRATCHPAD_LATENCY + 1
         arrived_tile = delay(m, tile, SCRATCHPAD_LATENCY)
-        chosen = Signal(block_layout(c.block))
+        chosen = Signal(block_layout(c.block), reset_less=True)
         m.d.sync += chosen.eq(self.tile_data[arrived_tile])
         incoming = Signal(entry)
         m.d.comb += [

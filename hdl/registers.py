@@ -43,6 +43,8 @@ class Registers(wiring.Component):
     start, program : out. To scheduler and fetch; `program` counts instructions.
     stop : out. From the request until no program runs.
     reset : out. Soft reset.
+    machine_reset : out. The same, and a cycle after any other reset: a register that drives no
+        logic, as its way to all the machine's registers is the longest of all.
     interrupt : out. An enabled cause is set.
     unsettled : in. Something outside the machine still answers to it.
     status, error, error_index : in. From the scheduler.
@@ -67,6 +69,7 @@ class Registers(wiring.Component):
                 "program": Out(PROGRAM_BITS),
                 "stop": Out(1),
                 "reset": Out(1),
+                "machine_reset": Out(1, init=1),
                 "interrupt": Out(1),
                 "unsettled": In(1),
                 "status": In(3),
@@ -178,7 +181,11 @@ class Registers(wiring.Component):
         following = Signal.like(resetting)
         asked = Mux(written["CONTROL"], ones, 0)
         m.d.comb += [self.start.eq(starting & ~self.reset), following.eq(resetting)]
-        m.d.sync += [resetting.eq(following), self.reset.eq(following.any())]
+        m.d.sync += [
+            resetting.eq(following),
+            self.reset.eq(following.any()),
+            self.machine_reset.eq(following.any()),
+        ]
         with m.If(~self.reset):
             m.d.sync += starting.eq(0)
         with m.If((resetting > 1) | (self.reset & ~self.unsettled)):

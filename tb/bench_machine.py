@@ -22,8 +22,6 @@ from afternorm.memory_map import Region, Register, Status, address
 from tb.host import power_up
 from tb.stream import parameters, rng
 
-CRASH_CYCLES = 1000
-
 
 @cocotb.test()
 async def run_job(dut):
@@ -33,7 +31,7 @@ async def run_job(dut):
 
     if options["crash_first"] is not None:
         await host.start(options["crash_first"])
-        await host.stopped(CRASH_CYCLES)
+        await host.stopped(options["max_cycles"])
         status = await host.read(address(Region.REGISTERS, Register.STATUS))
         assert status == Status.ERROR, "the program before the job did not stop the machine"
         await host.reset()

@@ -139,25 +139,37 @@ class Bursts(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        body, drain = Signal(body_layout(self.opcode)), Signal()
+        body, drain = Signal(body_layout(self.opcode), reset_less=True), Signal()
         floats = body.target == Target.FLOATS
 
         # Where the tile's words begin in DRAM, and where the run does.
-        tile_dram, tile_exponents = Signal(DRAM_ADDRESS), Signal(DRAM_ADDRESS)
-        dram, exponents = Signal(DRAM_ADDRESS), Signal(DRAM_ADDRESS)
-        base = Signal(word_address_bits(c))
-        left = Signal.like(body.count)
-        tile = Signal(range(max(2, c.tiles)))
+        tile_dram, tile_exponents = (
+            Signal(DRAM_ADDRESS, reset_less=True),
+            Signal(DRAM_ADDRESS, reset_less=True),
+        )
+        dram, exponents = (
+            Signal(DRAM_ADDRESS, reset_less=True),
+            Signal(DRAM_ADDRESS, reset_less=True),
+        )
+        base = Signal(word_address_bits(c), reset_less=True)
+        left = Signal.like(body.count, reset_less=True)
+        tile = Signal(range(max(2, c.tiles)), reset_less=True)
         last_tile = body.shared | (tile == c.tiles - 1)
 
-        words = Signal(range(RUN + 1))
+        words = Signal(range(RUN + 1), reset_less=True)
         limits = {
             part: min(RUN, BURST >> span_bits(c, part)) if exceeds_beat(c, part) else RUN
             for part in (Part.MANTISSAS, Part.FLOATS)
         }
         limit = Mux(floats, limits[Part.FLOATS], limits[Part.MANTISSAS])
-        beats, steps, exponent_beats = Signal(BURST_BITS), Signal(BURST_BITS), Signal(BURST_BITS)
-        advance = Signal(range((RUN << max(word_shift(c, part) for part in limits)) + 1))
+        beats, steps, exponent_beats = (
+            Signal(BURST_BITS, reset_less=True),
+            Signal(BURST_BITS, reset_less=True),
+            Signal(BURST_BITS, reset_less=True),
+        )
+        advance = Signal(
+            range((RUN << max(word_shift(c, part) for part in limits)) + 1), reset_less=True
+        )
         last_run = left == 0
 
         out = self.o.payload.carries

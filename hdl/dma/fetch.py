@@ -66,7 +66,7 @@ class Fetch(wiring.Component):
         request = self.dram.request
 
         waiting, active = Signal(), Signal()
-        place = Signal(NUMBER_BITS)
+        place = Signal(NUMBER_BITS, reset_less=True)
         reserved = Signal(range(depth + 1))  # asked for and not yet handed over
         owed = Signal(range(depth + 1))  # asked for and not yet received
         count = Signal(range(longest + 1))  # of the next burst; 0: none is being made
@@ -91,7 +91,7 @@ class Fetch(wiring.Component):
             received.eq(beat.valid & (part == beats - 1)),
         ]
         if beats > 1:
-            earlier = Signal(SLOT_BITS - width)
+            earlier = Signal(SLOT_BITS - width, reset_less=True)
             m.d.comb += slot.eq(Cat(earlier, beat.payload))
             with m.If(beat.valid):
                 m.d.sync += [

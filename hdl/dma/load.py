@@ -100,15 +100,15 @@ class LoadEngine(wiring.Component):
 
         # The latest beats, the last one on top, and where in its burst it is.
         sizes = {part: 8 << word_shift(c, part) for part in (Part.MANTISSAS, Part.FLOATS)}
-        beats = Signal(max(c.dram_width, *sizes.values()))
+        beats = Signal(max(c.dram_width, *sizes.values()), reset_less=True)
         full = Signal()
-        burst, active = Signal(layout), Signal()
-        steps = Signal.like(burst.steps)
-        place = Signal(max(1, *(span_bits(c, part) for part in sizes)))
+        burst, active = Signal(layout, reset_less=True), Signal()
+        steps = Signal.like(burst.steps, reset_less=True)
+        place = Signal(max(1, *(span_bits(c, part) for part in sizes)), reset_less=True)
         slots = beat_bytes(c) // EXPONENT_BYTES
-        exponent = Signal(exact_log2(exponent_rows(c) * slots))
-        row = Signal(exact_log2(exponent_rows(c)))
-        address = Signal(word_address_bits(c))
+        exponent = Signal(exact_log2(exponent_rows(c) * slots), reset_less=True)
+        row = Signal(exact_log2(exponent_rows(c)), reset_less=True)
+        address = Signal(word_address_bits(c), reset_less=True)
 
         issue, beat_ends, word_ends = Signal(), Signal(), Signal()
         last_step = steps == 1

@@ -115,8 +115,11 @@ class StoreEngine(wiring.Component):
         ]
 
         # Reads, as far as there is room for the words.
-        floats, tile = Signal(), Signal(layout["tile"].shape)
-        address, left = Signal(word_address_bits(c)), Signal(range(RUN + 1))
+        floats, tile = Signal(reset_less=True), Signal(layout["tile"].shape, reset_less=True)
+        address, left = (
+            Signal(word_address_bits(c), reset_less=True),
+            Signal(range(RUN + 1), reset_less=True),
+        )
         waiting = Signal(range(WORDS + 1))
         asking = reading & (waiting != WORDS)
         accepted = (self.read.valid & self.read.ready) | (self.vector.valid & self.vector.ready)
@@ -155,12 +158,12 @@ class StoreEngine(wiring.Component):
         # The packer: where in the burst it is.
         sizes = {part: 8 << word_shift(c, part) for part in (Part.MANTISSAS, Part.FLOATS)}
         slots = beat_bytes(c) // EXPONENT_BYTES
-        burst, active = Signal(layout), Signal()
-        steps = Signal.like(burst.steps)
-        place = Signal(max(1, *(span_bits(c, part) for part in sizes)))
+        burst, active = Signal(layout, reset_less=True), Signal()
+        steps = Signal.like(burst.steps, reset_less=True)
+        place = Signal(max(1, *(span_bits(c, part) for part in sizes)), reset_less=True)
         fresh = Signal(init=1)
-        exponent = Signal(exact_log2(exponent_rows(c) * slots))
-        row = Signal(exact_log2(exponent_rows(c)))
+        exponent = Signal(exact_log2(exponent_rows(c) * slots), reset_less=True)
+        row = Signal(exact_log2(exponent_rows(c)), reset_less=True)
 
         is_exponents = burst.part == Part.EXPONENTS
         advance, issue, beat_ends, word_ends = Signal(), Signal(), Signal(), Signal()

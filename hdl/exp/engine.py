@@ -146,14 +146,14 @@ class ExpEngine(wiring.Component):
         column = range(c.acc_width + 1)
 
         # Setup of the next instruction.
-        body = Signal(body_type)
+        body = Signal(body_type, reset_less=True)
         waiting = Signal()
         setup = Signal(SETUP_CYCLES)
         prepared = Signal()
         start = Signal()
-        offset = Signal(_KEY_BITS)
-        keys_left = Signal(signed(_KEY_BITS))
-        queries_left = Signal(signed(_KEY_BITS))
+        offset = Signal(_KEY_BITS, reset_less=True)
+        keys_left = Signal(signed(_KEY_BITS), reset_less=True)
+        queries_left = Signal(signed(_KEY_BITS), reset_less=True)
         accept = Signal()
         m.d.comb += [
             self.i.ready.eq(~waiting),
@@ -173,9 +173,9 @@ class ExpEngine(wiring.Component):
                 keys_left.eq(keys_left - offset),
                 queries_left.eq(queries_left - offset),
             ]
-        columns_valid = Signal(column)
-        last_block_index = Signal(range(c.acc_width // c.block))
-        second_row = Signal.like(self.p.address)
+        columns_valid = Signal(column, reset_less=True)
+        last_block_index = Signal(range(c.acc_width // c.block), reset_less=True)
+        second_row = Signal.like(self.p.address, reset_less=True)
         with m.If(setup[2]):
             m.d.sync += [
                 columns_valid.eq(_clamp(keys_left, body.cols)),
@@ -188,24 +188,24 @@ class ExpEngine(wiring.Component):
             m.d.sync += [waiting.eq(0), prepared.eq(0)]
 
         # The loops: chunk within block within row.
-        now = Signal(body_type)
+        now = Signal(body_type, reset_less=True)
         active = Signal()
         free = Signal(range(self.queue_depth + 1), init=self.queue_depth)
         has_room = Signal(init=1)  # free != 0
         read = Signal()
         chunk = Signal(range(chunks))
         block = Signal(range(c.acc_width // c.block))
-        row = Signal(range(c.rows_max))
-        word = Signal.like(self.acc.tile)
+        row = Signal(range(c.rows_max), reset_less=True)
+        word = Signal.like(self.acc.tile, reset_less=True)
         section = Signal(range(sections))
         first_column = Signal(column)
-        limit = Signal(column)
-        causal_limit = Signal(signed(_KEY_BITS))
-        last_block = Signal.like(block)
-        rows_left = Signal(range(c.rows_max + 1))
+        limit = Signal(column, reset_less=True)
+        causal_limit = Signal(signed(_KEY_BITS), reset_less=True)
+        last_block = Signal.like(block, reset_less=True)
+        rows_left = Signal(range(c.rows_max + 1), reset_less=True)
         in_last_block, in_last_row = Signal(), Signal()
-        address = Signal.like(self.p.address)
-        next_row = Signal.like(self.p.address)
+        address = Signal.like(self.p.address, reset_less=True)
+        next_row = Signal.like(self.p.address, reset_less=True)
         first_chunk, last_chunk = Signal(), Signal()
         row_ends, ends = Signal(), Signal()
         m.d.comb += [

@@ -86,8 +86,8 @@ class Scratchpad(wiring.Component):
         # Writers: the first in the list that asks is registered, then written.
         write_valid, write_address, write_data = (
             Signal(),
-            Signal(bank_bits + word_bits),
-            Signal(layout),
+            Signal(bank_bits + word_bits, reset_less=True),
+            Signal(layout, reset_less=True),
         )
         write_mantissas, write_exponent = Signal(), Signal()
         taken = Const(0)
@@ -152,7 +152,7 @@ class Scratchpad(wiring.Component):
 
         addresses = [self.read_a.address, self.read_b.address, third_address]
         for address, ports in zip(addresses, ([self.read_a], [self.read_b], shared), strict=True):
-            chosen, value = Signal(bank_bits), Signal(layout)
+            chosen, value = Signal(bank_bits), Signal(layout, reset_less=True)
             m.d.sync += chosen.eq(address[word_bits:])
             m.d.sync += value.as_value().eq(Array(words)[chosen])
             for port in ports:

@@ -134,7 +134,7 @@ class MXQuantizer(wiring.Component):
         cut_layout = data.StructLayout(
             {"kept": _KEPT_BITS, "sticky": 1, "exponent": signed(EXPONENT_BITS), "sign": 1}
         )
-        cut = Signal(data.ArrayLayout(cut_layout, self.lanes))
+        cut = Signal(data.ArrayLayout(cut_layout, self.lanes), reset_less=True)
         # Valids are shift registers with a reset, unlike `delay`: none survives one.
         tree = Signal(self._maximum_latency)
         cut_valid, tree_valid = tree[0], tree[-1]
@@ -147,13 +147,15 @@ class MXQuantizer(wiring.Component):
         while len(level) > 1:
             larger = []
             for left, right in zip(level[::2], level[1::2], strict=True):
-                maximum = Signal(signed(EXPONENT_BITS), name=f"maximum_{len(level) // 2}")
+                maximum = Signal(
+                    signed(EXPONENT_BITS), name=f"maximum_{len(level) // 2}", reset_less=True
+                )
                 m.d.sync += maximum.eq(Mux(left > right, left, right))
                 larger.append(maximum)
             level = larger
         running = Signal(signed(EXPONENT_BITS), init=ZERO_EXPONENT)
         maximum = Signal(signed(EXPONENT_BITS))
-        exponent = Signal(signed(EXPONENT_BITS))
+        exponent = Signal(signed(EXPONENT_BITS), reset_less=True)
         chunk = Signal(range(chunks))
         last = Signal()
         m.d.comb += [
@@ -174,7 +176,7 @@ class MXQuantizer(wiring.Component):
         read = waiting.read_port(domain="comb")
         left = Signal(range(max(chunks, 2)))
         reading = Signal()
-        element = Signal.like(cut)
+        element = Signal.like(cut, reset_less=True)
         element_valid = Signal()
         m.d.comb += [
             write.en.eq(cut_valid),
@@ -192,7 +194,9 @@ class MXQuantizer(wiring.Component):
         m.d.sync += [element.eq(read.data), element_valid.eq(reading)]
 
         # Conversion, three cycles a chunk: distance to the exponent, shift, round.
-        converted = Signal(data.ArrayLayout(signed(_MANTISSA_BITS + 1), self.lanes))
+        converted = Signal(
+            data.ArrayLayout(signed(_MANTISSA_BITS + 1), self.lanes), reset_less=True
+        )
         for lane in range(self.lanes):
             _convert(m, element[lane], exponent, converted[lane])
         converting = Signal(3)
@@ -204,7 +208,7 @@ class MXQuantizer(wiring.Component):
         width = len(converted.as_value())
         mantissas = Value.cast(converted)
         if chunks > 1:
-            earlier = Signal(width * (chunks - 1))
+            earlier = Signal(width * (chunks - 1), reset_less=True)
             with m.If(converted_valid):
                 m.d.sync += earlier.eq(Cat(earlier, converted)[width:])
             mantissas = Cat(earlier, converted)
@@ -240,10 +244,10 @@ def _convert(m: Module, element: data.View, exponent: Value, mantissa: Value) ->
     """The signed `mantissa` of a cut `element`, three cycles later."""
     # The exponent is no less than the element's: the difference is not negative.
     distance = Signal(EXPONENT_BITS, name="distance")
-    shift = Signal(_SHIFT_BITS, name="shift")
-    kept = Signal(_KEPT_BITS, name="kept")
-    sticky = Signal(name="sticky")
-    sign = Signal(name="sign")
+    shift = Signal(_SHIFT_BITS, name="shift", reset_less=True)
+    kept = Signal(_KEPT_BITS, name="kept", reset_less=True)
+    sticky = Signal(name="sticky", reset_less=True)
+    sign = Signal(name="sign", reset_less=True)
     far = Signal(name="far")
     m.d.comb += [
         distance.eq((exponent - element.exponent)[:EXPONENT_BITS]),
@@ -264,9 +268,9 @@ def _convert(m: Module, element: data.View, exponent: Value, mantissa: Value) ->
     shifted = Signal(_KEPT_BITS, name="shifted")
     shifted_lost = Signal(name="shifted_lost")
     m.d.comb += [shifted.eq(value), shifted_lost.eq(lost)]
-    truncated = Signal(_MANTISSA_BITS, name="truncated")
-    increment = Signal(name="increment")
-    shifted_sign = Signal(name="shifted_sign")
+    truncated = Signal(_MANTISSA_BITS, name="truncated", reset_less=True)
+    increment = Signal(name="increment", reset_less=True)
+    shifted_sign = Signal(name="shifted_sign", reset_less=True)
     m.d.sync += [
         truncated.eq(shifted[1:]),
         # Round to nearest even; what is already 127 stays there.

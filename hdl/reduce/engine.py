@@ -128,7 +128,7 @@ class ReduceEngine(wiring.Component):
         staged = Signal()
         opcode = Signal(4)
         drain = Signal()
-        body = Signal(self.i.payload.body.shape())
+        body = Signal(self.i.payload.body.shape(), reset_less=True)
         start = Signal()
         m.d.comb += self.i.ready.eq(~staged)
         with m.If(start):
@@ -147,10 +147,10 @@ class ReduceEngine(wiring.Component):
         scanning = Signal()
         issuing = Signal()
         last_row = Signal()
-        mode = Signal.like(reduce.mode)
+        mode = Signal.like(reduce.mode, reset_less=True)
         use_tree = Signal()
-        inv_d = Signal.like(scale.inv_d)
-        eps = Signal.like(scale.eps)
+        inv_d = Signal.like(scale.inv_d, reset_less=True)
+        eps = Signal.like(scale.eps, reset_less=True)
         float_width = self.config.float_width
         # The comparison is long, so it has a cycle of its own after the instruction came
         same, has_room = Signal(), Signal()
@@ -170,8 +170,8 @@ class ReduceEngine(wiring.Component):
         start_reduce = start & ~is_scan
 
         # REDUCE: issue
-        entry = Signal.like(tap.read.address)
-        rows_left = Signal(row_bits)
+        entry = Signal.like(tap.read.address, reset_less=True)
+        rows_left = Signal(row_bits, reset_less=True)
         m.d.comb += [
             last_row.eq(rows_left == 1),
             targets.w_en.eq(start_reduce),
@@ -224,8 +224,8 @@ class ReduceEngine(wiring.Component):
 
         # REDUCE: write
         target = Signal()
-        target_entry = Signal(entry_bits)
-        target_left = Signal(row_bits)
+        target_entry = Signal(entry_bits, reset_less=True)
+        target_left = Signal(row_bits, reset_less=True)
         target_first = Signal()
         first_written = scale.o_valid & target_first
         last_written = scale.o_valid & (target_left == 1)
@@ -273,16 +273,16 @@ class ReduceEngine(wiring.Component):
         tap = self._tap
         layout = body_layout(Opcode.SCAN)
         staged = layout(body[: layout.size])
-        scan = Signal(layout)
+        scan = Signal(layout, reset_less=True)
         address_bits = len(self.scan.address)
 
-        column = Signal(address_bits)
-        address = Signal(address_bits)
-        entry = Signal.like(tap.i.entry)
-        rows_left = Signal.like(staged.rows)
-        blocks_left = Signal.like(staged.blocks)
-        group = Signal.like(staged.blocks)  # k // stat_owned
-        group_left = Signal.like(staged.stat_owned)
+        column = Signal(address_bits, reset_less=True)
+        address = Signal(address_bits, reset_less=True)
+        entry = Signal.like(tap.i.entry, reset_less=True)
+        rows_left = Signal.like(staged.rows, reset_less=True)
+        blocks_left = Signal.like(staged.blocks, reset_less=True)
+        group = Signal.like(staged.blocks, reset_less=True)  # k // stat_owned
+        group_left = Signal.like(staged.stat_owned, reset_less=True)
         first = Signal()
         pause = Signal(range(tap.min_period))
         # What the arbiter is asked, and what its answer ends, stands in registers.

@@ -73,7 +73,7 @@ class Checker(wiring.Component):
             value = Value.cast(expression)
             if isinstance(value, (Const, Slice)):
                 return value
-            result = Signal(value.shape(), name="computed")
+            result = Signal(value.shape(), name="computed", reset_less=True)
             return computed.setdefault(repr(value), (result, value))[0]
 
         # One step an address term: its factors, the base on an extent's first
@@ -114,7 +114,8 @@ class Checker(wiring.Component):
 
         # One term a cycle: choose, multiply, then add and compare.
         checking = Signal()
-        product, total, sum_now = Signal(SUM_BITS), Signal(SUM_BITS), Signal(SUM_BITS)
+        product, total = Signal(SUM_BITS, reset_less=True), Signal(SUM_BITS, reset_less=True)
+        sum_now = Signal(SUM_BITS)
         chosen = Signal(
             data.StructLayout(
                 {
@@ -126,9 +127,10 @@ class Checker(wiring.Component):
                     "base": SUM_BITS,
                     "depth": SUM_BITS,
                 }
-            )
+            ),
+            reset_less=True,
         )
-        term = Signal.like(chosen)  # whose product it is
+        term = Signal.like(chosen, reset_less=True)  # whose product it is
         address_error = Signal()
         m.d.comb += sum_now.eq(Mux(term.first, term.base, total) + product)
         m.d.sync += [

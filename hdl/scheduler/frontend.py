@@ -113,9 +113,10 @@ class Frontend(wiring.Component):
         ]
 
         # The head: its set of semaphores is decoded on the way in.
-        head, head_valid, head_set = Signal(self.payload), Signal(), Signal.like(self.ask_set)
+        head, head_valid = Signal(self.payload, reset_less=True), Signal()
+        head_set = Signal.like(self.ask_set, reset_less=True)
         cleared = Signal()  # the head was granted, and waits for its way out
-        offered, offered_valid = Signal(self.payload), Signal()
+        offered, offered_valid = Signal(self.payload, reset_less=True), Signal()
         leave, enter = Signal(), Signal()
         queued = self.payload(queue.r_data)
         m.d.comb += [

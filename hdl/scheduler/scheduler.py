@@ -138,7 +138,7 @@ class Scheduler(wiring.Component):
         idle = Signal()
         m.d.comb += idle.eq(Cat(frontend.idle for frontend in frontends).all())
 
-        index, instruction = Signal(INDEX_BITS), Signal(INSTRUCTION_BITS)
+        index, instruction = Signal(INDEX_BITS), Signal(INSTRUCTION_BITS, reset_less=True)
         header = HEADER_LAYOUT(instruction[: HEADER_LAYOUT.size])
         body = instruction[HEADER_LAYOUT.size :]
         dispatched, wanted, engine_now = Signal(), Signal(len(engines)), Signal(Engine)
@@ -213,7 +213,7 @@ class Scheduler(wiring.Component):
         # step, as nothing moves while the watchdog counts.
         blamed = Const((1 << INDEX_BITS) - 1)
         for frontend in frontends:
-            oldest = Signal(INDEX_BITS, name="oldest")
+            oldest = Signal(INDEX_BITS, name="oldest", reset_less=True)
             older = frontend.waiting & (frontend.index < blamed)
             m.d.sync += oldest.eq(Mux(older, frontend.index, blamed))
             blamed = oldest

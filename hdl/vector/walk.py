@@ -135,10 +135,10 @@ class VectorWalk(wiring.Component):
         # Decoding stage.
         waiting = Signal()
         drain = Signal()
-        body = Signal(body_shape)
-        offset_base = Signal(_BITS["x_base"])  # of the gated half's blocks
-        offset_step = Signal(_BITS["x_base"])
-        offset_left = Signal(_BITS["gate_offset"])
+        body = Signal(body_shape, reset_less=True)
+        offset_base = Signal(_BITS["x_base"], reset_less=True)  # of the gated half's blocks
+        offset_step = Signal(_BITS["x_base"], reset_less=True)
+        offset_left = Signal(_BITS["gate_offset"], reset_less=True)
         multiplying = Signal()  # offset_left != 0
         decoded, taken = Signal(), Signal()
         m.d.comb += [
@@ -203,12 +203,12 @@ class VectorWalk(wiring.Component):
         tiles_offset, chunk_offset = _divide(body.gate_offset, c.columns // c.lanes)
 
         # Walking stage: the instruction, how much of it is left, and where it is.
-        now = Signal(body_shape)
+        now = Signal(body_shape, reset_less=True)
         first = Signal()
         now_drain = Signal()
-        now_chunks = Signal.like(chunks)
-        now_kinds = Signal.like(kinds)
-        now_slots = Signal.like(slots)
+        now_chunks = Signal.like(chunks, reset_less=True)
+        now_kinds = Signal.like(kinds, reset_less=True)
+        now_slots = Signal.like(slots, reset_less=True)
         now_mixed = Signal()
         now_acc = Signal(
             data.ArrayLayout(
@@ -217,14 +217,14 @@ class VectorWalk(wiring.Component):
         )
         slot = Signal(range(3))
         half = Signal()
-        chunks_left = Signal.like(chunks)
-        rows_left = Signal(_BITS["rows"])
-        columns_left = Signal(_BITS["cols"])
-        m_chunk = Signal(block_bits)
-        row = Signal(o.acc_row.shape())
-        entry = Signal(_BITS["scale_base"])
+        chunks_left = Signal.like(chunks, reset_less=True)
+        rows_left = Signal(_BITS["rows"], reset_less=True)
+        columns_left = Signal(_BITS["cols"], reset_less=True)
+        m_chunk = Signal(block_bits, reset_less=True)
+        row = Signal(o.acc_row.shape(), reset_less=True)
+        entry = Signal(_BITS["scale_base"], reset_less=True)
         base = {
-            name: Signal(bits, name=f"{name}_row_base")
+            name: Signal(bits, name=f"{name}_row_base", reset_less=True)
             for name, bits in (
                 ("x", _BITS["x_base"]),
                 ("p", _BITS["p_base"]),
@@ -233,14 +233,14 @@ class VectorWalk(wiring.Component):
                 ("m", _BITS["m_base"]),
             )
         }
-        gated_base = Signal(_BITS["x_base"])
-        m_address = Signal(_BITS["m_base"])
+        gated_base = Signal(_BITS["x_base"], reset_less=True)
+        m_address = Signal(_BITS["m_base"], reset_less=True)
         # Of the two halves of a gated chunk.
         halves = (0, 1)
-        index = [Signal(_BITS["cols"], name=f"index_{h}") for h in halves]
-        acc = [Signal(now_acc[h].shape(), name=f"acc_{h}") for h in halves]
-        block = [Signal(_BITS["x_base"], name=f"block_{h}") for h in halves]
-        block_chunk = [Signal(block_bits, name=f"block_chunk_{h}") for h in halves]
+        index = [Signal(_BITS["cols"], name=f"index_{h}", reset_less=True) for h in halves]
+        acc = [Signal(now_acc[h].shape(), name=f"acc_{h}", reset_less=True) for h in halves]
+        block = [Signal(_BITS["x_base"], name=f"block_{h}", reset_less=True) for h in halves]
+        block_chunk = [Signal(block_bits, name=f"block_chunk_{h}", reset_less=True) for h in halves]
 
         gate = now.pair == Pair.GATE
         # Registers, as much depends on them: of the slot that is made now.
