@@ -150,14 +150,46 @@ def place_and_route(
     return timings
 
 
+_ADDRESS_BITS = """
+(* techmap_celltype = "TRELLIS_DPR16X4" *)
+module all_address_bits (input [3:0] DI, WAD, RAD, input WRE, WCK, output [3:0] DO);
+    parameter WCKMUX = "WCK", WREMUX = "WRE";
+    parameter [63:0] INITVAL = 64'bx;
+    parameter [3:0] _TECHMAP_CONSTMSK_RAD_ = 0, _TECHMAP_CONSTMSK_WAD_ = 0;
+    parameter [3:0] _TECHMAP_CONSTVAL_RAD_ = 0, _TECHMAP_CONSTVAL_WAD_ = 0;
+    localparam [3:0] spare = _TECHMAP_CONSTMSK_RAD_;
+    wire _TECHMAP_FAIL_ = spare == 0 || spare[0] || _TECHMAP_CONSTMSK_WAD_ != spare
+        || (_TECHMAP_CONSTVAL_RAD_ & spare) != 0 || (_TECHMAP_CONSTVAL_WAD_ & spare) != 0;
+    wire [3:0] read, write;
+    genvar i;
+    generate for (i = 0; i < 4; i = i + 1) begin:bits
+        assign read[i] = RAD[spare[i] ? 0 : i], write[i] = WAD[spare[i] ? 0 : i];
+    end endgenerate
+    function [63:0] contents(input [63:0] init);
+        integer place;
+        for (place = 0; place < 16; place = place + 1)
+            contents[4 * place +: 4] = init[4 * (place & ~spare) +: 4];
+    endfunction
+    TRELLIS_DPR16X4 #(.WCKMUX(WCKMUX), .WREMUX(WREMUX), .INITVAL(contents(INITVAL)))
+        _TECHMAP_REPLACE_ (.DI(DI), .WAD(write), .WRE(WRE), .WCK(WCK), .RAD(read), .DO(DO));
+endmodule
+"""
+"""A LUT RAM of fewer than 16 words connects the address bits that it does not need to the lowest
+one, for reads and writes alike.  Yosys connects them to 0, and that is one net to thousands of pins
+all over the chip, as this FPGA has no constants beside its LUTs."""
+
+
 def netlist_steps(top: str) -> list[str]:
     """Yosys commands that map the modules one by one and write ``netlist.json``, flattened."""
     return [
+        *("design -push", f"read_verilog <<END{_ADDRESS_BITS}END"),
+        *("design -stash address_bits", "design -pop"),
         # ABC9 may give two wires the same name unless theirs are hidden (YosysHQ/yosys#4349);
         # those of registers are kept, to name the ends of paths.
         "select -set registers t:$*dff* %co1:+[Q] w:* %i",
         "rename -hide w:* @registers %d",
         f"{TARGETS[TARGET].synthesis} -top {top}",
+        "techmap -map %address_bits",
         f"flatten -separator {_SEPARATOR}",
         "opt_clean",
         "write_json netlist.json",

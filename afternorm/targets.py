@@ -25,7 +25,7 @@ class Target(NamedTuple):
 TARGETS = {
     "ecp5": Target(
         "Lattice ECP5",
-        "synth_ecp5 -noflatten",
+        "synth_ecp5 -noflatten -nowidelut",
         "CCU2C",
         (
             (r"LUT4", "lut", 1),

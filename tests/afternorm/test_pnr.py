@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from amaranth import *
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 import afternorm.pnr
 from afternorm.cli import main
 from afternorm.errors import AfternormError
-from afternorm.pnr import Step, Timing, best, place_and_route, read_timing
+from afternorm.pnr import Step, Timing, best, netlist_steps, place_and_route, read_timing
+from afternorm.report import run_yosys
 from hdl.verilog import emit_rtlil
 
 
@@ -57,6 +59,29 @@ class Wire(wiring.Component):
         return m
 
 
+class Words(wiring.Component):
+    """Four words of LUT RAM."""
+
+    address: In(2)
+    write: In(4)
+    enable: In(1)
+    o: Out(4)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.words = words = Memory(shape=4, depth=len(WORDS), init=WORDS)
+        write, read = words.write_port(), words.read_port(domain="comb")
+        m.d.comb += [
+            write.addr.eq(self.address),
+            write.data.eq(self.write),
+            write.en.eq(self.enable),
+            read.addr.eq(~self.address),
+            self.o.eq(read.data),
+        ]
+        return m
+
+
+WORDS = (3, 12, 5, 9)
 DESIGN = emit_rtlil(Top(), name="top")
 
 
@@ -139,6 +164,21 @@ def test_place_and_route(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+def test_no_address_of_a_small_lut_ram_is_constant(tmp_path: Path) -> None:
+    """A bit that is not needed equals the lowest one; where it does, the words are as before."""
+    design = emit_rtlil(Words(), name="words")
+    path = run_yosys(tmp_path, design, netlist_steps("words"), "netlist.json")
+    cells = json.loads(path.read_text("utf-8"))["modules"]["words"]["cells"].values()
+    (memory,) = [cell for cell in cells if cell["type"] == "TRELLIS_DPR16X4"]
+    for port in ("RAD", "WAD"):
+        low, high, *unused = memory["connections"][port]
+        assert isinstance(low, int) and isinstance(high, int) and low != high
+        assert unused == [low, low]
+    written = memory["parameters"]["INITVAL"]
+    words = [written[len(written) - 4 * place - 4 :][:4] for place in range(16)]
+    assert [int(words[place], 2) for place in (0b0000, 0b1101, 0b0010, 0b1111)] == list(WORDS)
+
+
 def test_nothing_between_registers(cache: Path) -> None:
     with pytest.raises(AfternormError, match="no path from register to register"):
         place_and_route(emit_rtlil(Wire(), name="top"), top="top", seeds=[1])
