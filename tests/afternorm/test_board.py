@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import afternorm.board.bitstream
-from afternorm.board.bitstream import BITSTREAM, REPORT, TOP
+import afternorm.report
+from afternorm.board.bitstream import BITSTREAM, FEW, REPORT, TOP, Routing, RoutingError
 from afternorm.board.boards import BOARDS, Pll
 from afternorm.board.link import LinkError, open_board
 from afternorm.board.protocol import Command, Frame, FrameDecoder
@@ -19,6 +20,7 @@ from afternorm.config import preset
 from afternorm.errors import AfternormError, CapacityError
 from afternorm.job import DATA
 from afternorm.models import ADDER
+from afternorm.report import run_tool
 
 ULX3S = BOARDS["ulx3s"]
 
@@ -70,7 +72,9 @@ def test_a_clock_that_is_not_met(
         (work / "netlist.json").write_text(json.dumps({"modules": {TOP: {"cells": {}}}}))
         return work / "netlist.json"
 
-    def placed(tool: str, launch: str, arguments: list[str], work: Path, output: str) -> Path:
+    def placed(
+        tool: str, launch: str, arguments: list[str], work: Path, output: str, *, watch: object
+    ) -> Path:
         assert tool == "nextpnr"
         (work / output).write_text(json.dumps(found))
         return work / output
@@ -85,6 +89,54 @@ def test_a_clock_that_is_not_met(
     assert "reaches 12.5 MHz, not the clock's 20 MHz: take a lower --frequency" in message
     assert [file.name for file in tmp_path.iterdir()] == [REPORT]
     assert json.loads((tmp_path / REPORT).read_text()) == found
+
+
+def routed(log: Path, conflicts: list[int]) -> None:
+    """What nextpnr has written after so many iterations of its router."""
+    lines = [
+        f"Info:     iter={number} wires=99 overused={count} overuse={count + 5} archfail=NA"
+        for number, count in enumerate(conflicts, start=1)
+    ]
+    log.write_text("\n".join(["Info: Running router2...", *lines, ""]))
+
+
+def test_a_router_that_is_stuck(tmp_path: Path) -> None:
+    """Every iteration is told once; one that gets no further is ended, one that does is not."""
+    told: list[str] = []
+    log = tmp_path / "nextpnr.log"
+    watch = Routing(log, told.append)
+    watch()
+    assert not told
+    falling = [80_000, 50_000, 30_000, 20_000, 19_000, 18_500, 18_200, 18_000, 17_900, 17_800]
+    routed(log, falling[:2])
+    watch()
+    watch()
+    assert told == [
+        "routing, iteration 1: 80,000 wires in conflict",
+        "routing, iteration 2: 50,000 wires in conflict",
+    ]
+    routed(log, falling)
+    watch()
+    assert len(told) == len(falling)
+    routed(log, [*falling, 17_700, 17_600])
+    watch()
+    routed(log, [*falling, 17_700, 17_600, 17_500])
+    with pytest.raises(RoutingError, match="stuck with 17,500 wires in conflict after 13 iter"):
+        watch()
+    routed(log, [*falling, *[FEW] * 20])
+    watch()
+
+
+def test_what_watches_a_tool_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(afternorm.report, "_WATCH_SECONDS", 0.05)
+
+    def watch() -> None:
+        raise RoutingError("stuck")
+
+    launch = "import sys, time; time.sleep(600); open(sys.argv[1], 'w')"
+    with pytest.raises(RoutingError, match="stuck"):
+        run_tool("sleep", launch, ["output"], tmp_path, "output", watch=watch)
+    assert not (tmp_path / "output").exists()
 
 
 def test_constraints() -> None:
