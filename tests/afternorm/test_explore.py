@@ -55,7 +55,7 @@ vector_depth = 4096
 [[workloads]]
 kind = "layer"
 arch = "gpt2"
-tokens = 16
+tokens = 48
 """
 """Twenty-one points, each of which takes a moment."""
 
