@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ vector_depth = 4096
 [[workloads]]
 kind = "layer"
 arch = "gpt2"
-tokens = 48
+tokens = 16
 """
 """Twenty-one points, each of which takes a moment."""
 
@@ -465,6 +466,8 @@ def start(path: Path, folder: Path) -> tuple["subprocess.Popen[str]", list[int]]
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(path.parent)},
+        # A test run in the background may ignore interrupts, and its children with it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while len(list(folder.glob("*.json"))) < 2:
