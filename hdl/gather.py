@@ -61,23 +61,20 @@ class Gather(wiring.Component):
         body = Signal(body_layout(Opcode.GATHER), reset_less=True)
         reading = Signal()
 
-        row, block, tile = (
-            Signal(12, reset_less=True),
-            Signal(12, reset_less=True),
-            Signal(range(max(2, c.tiles)), reset_less=True),
-        )
+        row = Signal(12, reset_less=True)
+        block = Signal(12, reset_less=True)
+        tile = Signal(range(max(2, c.tiles)), reset_less=True)
         last_block = block == body.blocks - 1
         last_row = row == body.rows - 1
         last_tile = tile == c.tiles - 1
         last = last_block & last_row & last_tile
 
         # Source and destination, with the address where the row and the tile began.
-        src, src_row = Signal(address_bits, reset_less=True), Signal(address_bits, reset_less=True)
-        dst, dst_row, dst_tile = (
-            Signal(address_bits, reset_less=True),
-            Signal(address_bits, reset_less=True),
-            Signal(address_bits, reset_less=True),
-        )
+        src = Signal(address_bits, reset_less=True)
+        src_row = Signal.like(src)
+        dst = Signal.like(src)
+        dst_row = Signal.like(src)
+        dst_tile = Signal.like(src)
 
         depth = 2 * SCRATCHPAD_LATENCY + 4
         entry = data.StructLayout({"address": address_bits, "block": block_layout(c.block)})

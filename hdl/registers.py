@@ -159,7 +159,8 @@ class Registers(wiring.Component):
                 values[name, entries[name].fields[0].name] = count
 
         # Idle slots count from the first row on, and once there is another row behind them.
-        was_running, between = Signal(), Signal()
+        was_running = Signal()
+        between = Signal()
         m.d.sync += [
             was_running.eq(running),
             between.eq(~self.start & (between | self.row_seen)),
@@ -177,7 +178,8 @@ class Registers(wiring.Component):
             values[name, entries[name].fields[0].name] = count
 
         # Control.
-        resetting, starting = Signal(range(RESET_CYCLES + 1)), Signal()
+        resetting = Signal(range(RESET_CYCLES + 1))
+        starting = Signal()
         following = Signal.like(resetting)
         asked = Mux(written["CONTROL"], ones, 0)
         m.d.comb += [self.start.eq(starting & ~self.reset), following.eq(resetting)]
@@ -205,7 +207,8 @@ class Registers(wiring.Component):
         show(Register.PROGRAM_HIGH, high)
 
         # Interrupts: causes are how a program ended.
-        enable, cause = stored(Register.IRQ_ENABLE), Signal(len(Cause))
+        enable = stored(Register.IRQ_ENABLE)
+        cause = Signal(len(Cause))
         ends = {
             Cause.DONE: Status.DONE,
             Cause.ERROR: Status.ERROR,

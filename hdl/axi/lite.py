@@ -59,8 +59,10 @@ class AxiLite(wiring.Component):
 
         # What has come of each channel and is not yet answered.
         word = exact_log2(REGISTER_BYTES)
-        write_index, read_index = Signal(OFFSET_BITS - word), Signal(OFFSET_BITS - word)
-        word_data, keep = Signal(REGISTER_BITS), Signal(REGISTER_BYTES)
+        write_index = Signal(OFFSET_BITS - word)
+        read_index = Signal(OFFSET_BITS - word)
+        word_data = Signal(REGISTER_BITS)
+        keep = Signal(REGISTER_BYTES)
         held = {name: Signal(name=f"{name}_held") for name in ("aw", "w", "ar")}
         for channel, stored, value in (
             ("aw", write_index, port("awaddr")[word:]),
@@ -73,7 +75,8 @@ class AxiLite(wiring.Component):
         to_write = held["aw"] & held["w"] & ~port("bvalid")
         to_read = held["ar"] & ~port("rvalid")
 
-        writes, mapped = Signal(), Signal()
+        writes = Signal()
+        mapped = Signal()
         index = Mux(writes, write_index, read_index)
         with m.Switch(index):
             with m.Case(*(entry.index for entry in register_map(self.config))):

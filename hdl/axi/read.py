@@ -86,7 +86,8 @@ class AxiRead(wiring.Component):
             ]
 
         # The burst whose beats are coming.
-        current, number = note(notes.r_data), Signal(LENGTH_BITS)
+        current = note(notes.r_data)
+        number = Signal(LENGTH_BITS)
         last, passed = number == current.length, self.rvalid & self.rready
         m.d.comb += [
             self.dram.beats.valid.eq(self.rvalid & notes.r_rdy),

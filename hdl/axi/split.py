@@ -49,7 +49,8 @@ class Splitter(wiring.Component):
         beat_shift = exact_log2(self.config.dram_width // 8)
 
         # Beats of the burst's rest, and of the page's: both less one.
-        place, left = Signal(DRAM_ADDRESS - beat_shift), Signal(LENGTH_BITS)
+        place = Signal(DRAM_ADDRESS - beat_shift)
+        left = Signal(LENGTH_BITS)
         room = ~place[: PAGE_BITS - beat_shift]
         page = place[PAGE_BITS - beat_shift :]
         burst, part = self.i.payload, self.o.payload

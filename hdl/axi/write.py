@@ -102,7 +102,8 @@ class AxiWrite(wiring.Component):
             ]
 
         # Beats.
-        sending, number = sent(unsent.r_data), Signal(LENGTH_BITS)
+        sending = sent(unsent.r_data)
+        number = Signal(LENGTH_BITS)
         last = number == sending.length
         beats = self.dram.beats
         taken = beats.valid & beats.ready
@@ -125,7 +126,8 @@ class AxiWrite(wiring.Component):
         # Answers.
         expected = answered(unanswered.r_data)
         swallowed = Signal(range(depth + 1))  # skipped bursts that are sent and not yet answered
-        swallows, passes = Signal(), Signal()
+        swallows = Signal()
+        passes = Signal()
         passed = self.bvalid & self.bready
         m.d.comb += [
             self.bready.eq(unanswered.r_rdy & ~expected.skipped),

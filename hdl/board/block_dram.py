@@ -108,7 +108,8 @@ class BlockDram(wiring.Component):
         m.submodules.queue = queue = SyncFIFOBuffered(width=self.config.dram_width, depth=_AHEAD)
         ahead = Signal(range(_AHEAD + 1))
         reading = bursts["read"]
-        issues, byte_reads = Signal(), Signal()
+        issues = Signal()
+        byte_reads = Signal()
         m.d.comb += [
             issues.eq((reading.left != 0) & (ahead != _AHEAD)),
             byte_reads.eq(self.bytes.valid & ~self.bytes.write & ~issues),
@@ -132,7 +133,8 @@ class BlockDram(wiring.Component):
         # Writes: beat, memory.
         writing = bursts["write"]
         beat = self.write.beats
-        takes, byte_writes = Signal(), Signal()
+        takes = Signal()
+        byte_writes = Signal()
         m.d.comb += [
             beat.ready.eq(writing.left != 0),
             takes.eq(beat.valid & beat.ready),
@@ -141,8 +143,10 @@ class BlockDram(wiring.Component):
         ]
         with m.If(takes):
             next_beat(writing)
-        write_place, written = Signal(ceil_log2(depth)), Signal()
-        write_data, strobe = Signal(self.config.dram_width), Signal(lanes)
+        write_place = Signal(ceil_log2(depth))
+        written = Signal()
+        write_data = Signal(self.config.dram_width)
+        strobe = Signal(lanes)
         machine = beat.payload.strobe & writing.inside.replicate(lanes)
         m.d.sync += [
             write_place.eq(Mux(takes, writing.place, byte_place)),

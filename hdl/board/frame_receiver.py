@@ -56,7 +56,8 @@ class FrameReceiver(wiring.Component):
         body = HEADER.size + MAX_PAYLOAD + CRC.size
         length = Signal(range(body + 1))
         escaped = Signal()
-        byte, takes = Signal(8), Signal()
+        byte = Signal(8)
+        takes = Signal()
         m.d.comb += [
             crc.start.eq(self.valid & (self.data == END)),
             crc.data.eq(byte),

@@ -58,7 +58,8 @@ class Link(wiring.Component):
         m.d.comb += [receiver.valid.eq(self.valid), receiver.data.eq(self.data)]
 
         # The request before, whose repetition must not be done again.
-        known, number = Signal(), Signal(8)
+        known = Signal()
+        number = Signal(8)
         repeated = known & (header.number == number)
 
         place = Signal(header.count.shape())
@@ -66,7 +67,8 @@ class Link(wiring.Component):
         last = place + 1 == header.count
         in_registers = address >= REGISTERS_BASE
         lane = address[:2]  # of a byte in its register
-        word, byte = Signal(REGISTER_BITS), Signal(8)
+        word = Signal(REGISTER_BITS)
+        byte = Signal(8)
         answer = Signal(HEADER_LAYOUT)
         m.d.comb += [
             receiver.place.eq(place),

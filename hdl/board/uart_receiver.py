@@ -47,7 +47,8 @@ class UartReceiver(wiring.Component):
         middle = self.divisor // 2
         place = Signal(range(self.divisor))
         ends = place == self.divisor - 1
-        first, second = Signal(), Signal()
+        first = Signal()
+        second = Signal()
         with m.If(place == middle - apart):
             m.d.sync += first.eq(line)
         with m.If(place == middle):

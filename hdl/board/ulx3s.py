@@ -50,7 +50,8 @@ class Ulx3s(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         board = self.board
-        clock, locked = Signal(), Signal()
+        clock = Signal()
+        locked = Signal()
         m.submodules.pll = Instance(
             "EHXPLLL",
             a_FREQUENCY_PIN_CLKI=f"{board.oscillator:g}",

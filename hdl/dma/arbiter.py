@@ -74,7 +74,8 @@ class ReadArbiter(wiring.Component):
             m.d.comb += reader.request.ready.eq(free & ~Cat(earlier).any())
 
         # The burst whose beats are coming.
-        current, left = Signal(note), Signal(BURST_BITS)
+        current = Signal(note)
+        left = Signal(BURST_BITS)
         passed = Signal()
         last = left == 1
         enter = notes.r_rdy & ((left == 0) | (passed & last))

@@ -139,18 +139,15 @@ class Bursts(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        body, drain = Signal(body_layout(self.opcode), reset_less=True), Signal()
+        body = Signal(body_layout(self.opcode), reset_less=True)
+        drain = Signal()
         floats = body.target == Target.FLOATS
 
         # Where the tile's words begin in DRAM, and where the run does.
-        tile_dram, tile_exponents = (
-            Signal(DRAM_ADDRESS, reset_less=True),
-            Signal(DRAM_ADDRESS, reset_less=True),
-        )
-        dram, exponents = (
-            Signal(DRAM_ADDRESS, reset_less=True),
-            Signal(DRAM_ADDRESS, reset_less=True),
-        )
+        tile_dram = Signal(DRAM_ADDRESS, reset_less=True)
+        tile_exponents = Signal.like(tile_dram)
+        dram = Signal.like(tile_dram)
+        exponents = Signal.like(tile_dram)
         base = Signal(word_address_bits(c), reset_less=True)
         left = Signal.like(body.count, reset_less=True)
         tile = Signal(range(max(2, c.tiles)), reset_less=True)
@@ -162,14 +159,11 @@ class Bursts(wiring.Component):
             for part in (Part.MANTISSAS, Part.FLOATS)
         }
         limit = Mux(floats, limits[Part.FLOATS], limits[Part.MANTISSAS])
-        beats, steps, exponent_beats = (
-            Signal(BURST_BITS, reset_less=True),
-            Signal(BURST_BITS, reset_less=True),
-            Signal(BURST_BITS, reset_less=True),
-        )
-        advance = Signal(
-            range((RUN << max(word_shift(c, part) for part in limits)) + 1), reset_less=True
-        )
+        beats = Signal(BURST_BITS, reset_less=True)
+        steps = Signal.like(beats)
+        exponent_beats = Signal.like(beats)
+        longest = RUN << max(word_shift(c, part) for part in limits)
+        advance = Signal(range(longest + 1), reset_less=True)
         last_run = left == 0
 
         out = self.o.payload.carries

@@ -65,7 +65,8 @@ class Fetch(wiring.Component):
         longest = min(depth, ((1 << BURST_BITS) - 1) // beats)
         request = self.dram.request
 
-        waiting, active = Signal(), Signal()
+        waiting = Signal()
+        active = Signal()
         place = Signal(NUMBER_BITS, reset_less=True)
         reserved = Signal(range(depth + 1))  # asked for and not yet handed over
         owed = Signal(range(depth + 1))  # asked for and not yet received

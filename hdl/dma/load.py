@@ -102,7 +102,8 @@ class LoadEngine(wiring.Component):
         sizes = {part: 8 << word_shift(c, part) for part in (Part.MANTISSAS, Part.FLOATS)}
         beats = Signal(max(c.dram_width, *sizes.values()), reset_less=True)
         full = Signal()
-        burst, active = Signal(layout, reset_less=True), Signal()
+        burst = Signal(layout, reset_less=True)
+        active = Signal()
         steps = Signal.like(burst.steps, reset_less=True)
         place = Signal(max(1, *(span_bits(c, part) for part in sizes)), reset_less=True)
         slots = beat_bytes(c) // EXPONENT_BYTES
@@ -110,7 +111,9 @@ class LoadEngine(wiring.Component):
         row = Signal(exact_log2(exponent_rows(c)), reset_less=True)
         address = Signal(word_address_bits(c), reset_less=True)
 
-        issue, beat_ends, word_ends = Signal(), Signal(), Signal()
+        issue = Signal()
+        beat_ends = Signal()
+        word_ends = Signal()
         last_step = steps == 1
         room = Signal()
         m.d.comb += issue.eq(active & full & room)

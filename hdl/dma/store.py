@@ -100,7 +100,8 @@ class StoreEngine(wiring.Component):
         m.submodules.unsent = unsent = SyncFIFOBuffered(width=layout.size, depth=UNSENT)
         m.submodules.unwritten = unwritten = SyncFIFO(width=1, depth=UNWRITTEN)
         offered = bursts.o.payload.carries
-        reading, last_read = Signal(), Signal()
+        reading = Signal()
+        last_read = Signal()
         room = unsent.w_rdy & unwritten.w_rdy & (~reading | (offered.part == Part.EXPONENTS))
         requested = bursts.o.valid & bursts.o.ready
         m.d.comb += [
@@ -115,11 +116,10 @@ class StoreEngine(wiring.Component):
         ]
 
         # Reads, as far as there is room for the words.
-        floats, tile = Signal(reset_less=True), Signal(layout["tile"].shape, reset_less=True)
-        address, left = (
-            Signal(word_address_bits(c), reset_less=True),
-            Signal(range(RUN + 1), reset_less=True),
-        )
+        floats = Signal(reset_less=True)
+        tile = Signal(layout["tile"].shape, reset_less=True)
+        address = Signal(word_address_bits(c), reset_less=True)
+        left = Signal(range(RUN + 1), reset_less=True)
         waiting = Signal(range(WORDS + 1))
         asking = reading & (waiting != WORDS)
         accepted = (self.read.valid & self.read.ready) | (self.vector.valid & self.vector.ready)
@@ -158,7 +158,8 @@ class StoreEngine(wiring.Component):
         # The packer: where in the burst it is.
         sizes = {part: 8 << word_shift(c, part) for part in (Part.MANTISSAS, Part.FLOATS)}
         slots = beat_bytes(c) // EXPONENT_BYTES
-        burst, active = Signal(layout, reset_less=True), Signal()
+        burst = Signal(layout, reset_less=True)
+        active = Signal()
         steps = Signal.like(burst.steps, reset_less=True)
         place = Signal(max(1, *(span_bits(c, part) for part in sizes)), reset_less=True)
         fresh = Signal(init=1)
@@ -166,7 +167,10 @@ class StoreEngine(wiring.Component):
         row = Signal(exact_log2(exponent_rows(c)), reset_less=True)
 
         is_exponents = burst.part == Part.EXPONENTS
-        advance, issue, beat_ends, word_ends = Signal(), Signal(), Signal(), Signal()
+        advance = Signal()
+        issue = Signal()
+        beat_ends = Signal()
+        word_ends = Signal()
         last_step = steps == 1
         m.d.comb += [
             advance.eq(~self.write.beats.valid | self.write.beats.ready),
@@ -212,7 +216,8 @@ class StoreEngine(wiring.Component):
         gathered = [read.data.word_select(n, EXPONENT_BITS) for n in range(slots)]
         extension = 8 * EXPONENT_BYTES - EXPONENT_BITS
         extended = Cat(Cat(value, value[-1].replicate(extension)) for value in gathered)
-        last_slot, mine = Signal(slot_bits), Signal(slots)
+        last_slot = Signal(slot_bits)
+        mine = Signal(slots)
         m.d.comb += last_slot.eq(burst.exponent + burst.words - 1)
         for n in range(slots):
             m.d.comb += mine[n].eq(

@@ -203,11 +203,14 @@ class ExpEngine(wiring.Component):
         causal_limit = Signal(signed(_KEY_BITS), reset_less=True)
         last_block = Signal.like(block, reset_less=True)
         rows_left = Signal(range(c.rows_max + 1), reset_less=True)
-        in_last_block, in_last_row = Signal(), Signal()
+        in_last_block = Signal()
+        in_last_row = Signal()
         address = Signal.like(self.p.address, reset_less=True)
         next_row = Signal.like(self.p.address, reset_less=True)
-        first_chunk, last_chunk = Signal(), Signal()
-        row_ends, ends = Signal(), Signal()
+        first_chunk = Signal()
+        last_chunk = Signal()
+        row_ends = Signal()
+        ends = Signal()
         m.d.comb += [
             first_chunk.eq(chunk == 0),
             last_chunk.eq(chunk == chunks - 1),
@@ -313,7 +316,8 @@ class ExpEngine(wiring.Component):
         target = target_layout(targets.r_data)
         # A block's last chunk ends the instruction if its first does so in the last block.
         final = in_last_block & in_last_row
-        written, begins = Signal(), Signal()
+        written = Signal()
+        begins = Signal()
         m.d.comb += [
             quantizer.i_valid.eq(under_way[-1]),
             quantizer.i.eq(powers),

@@ -104,7 +104,8 @@ class Interlock(wiring.Component):
 
             Now; and in the next cycle, if it neither starts nor is frozen.
             """
-            left, runs = Signal(range(period), name=name), Signal(name=f"{name}_runs")
+            left = Signal(range(period), name=name)
+            runs = Signal(name=f"{name}_runs")
             still = runs & (left != 1)
             with m.If(start):
                 m.d.sync += [left.eq(period - 1), runs.eq(period > 1)]

@@ -84,12 +84,11 @@ class Scratchpad(wiring.Component):
         layout = block_layout(c.block)
 
         # Writers: the first in the list that asks is registered, then written.
-        write_valid, write_address, write_data = (
-            Signal(),
-            Signal(bank_bits + word_bits, reset_less=True),
-            Signal(layout, reset_less=True),
-        )
-        write_mantissas, write_exponent = Signal(), Signal()
+        write_valid = Signal()
+        write_address = Signal(bank_bits + word_bits, reset_less=True)
+        write_data = Signal(layout, reset_less=True)
+        write_mantissas = Signal()
+        write_exponent = Signal()
         taken = Const(0)
         for name in WRITERS:
             port = getattr(self, f"write_{name}")
@@ -152,7 +151,8 @@ class Scratchpad(wiring.Component):
 
         addresses = [self.read_a.address, self.read_b.address, third_address]
         for address, ports in zip(addresses, ([self.read_a], [self.read_b], shared), strict=True):
-            chosen, value = Signal(bank_bits), Signal(layout, reset_less=True)
+            chosen = Signal(bank_bits)
+            value = Signal(layout, reset_less=True)
             m.d.sync += chosen.eq(address[word_bits:])
             m.d.sync += value.as_value().eq(Array(words)[chosen])
             for port in ports:

@@ -153,7 +153,8 @@ class ReduceEngine(wiring.Component):
         eps = Signal.like(scale.eps, reset_less=True)
         float_width = self.config.float_width
         # The comparison is long, so it has a cycle of its own after the instruction came
-        same, has_room = Signal(), Signal()
+        same = Signal()
+        has_room = Signal()
         m.d.sync += has_room.eq(in_flight < IN_FLIGHT)
         m.d.sync += same.eq(
             staged
@@ -286,7 +287,10 @@ class ReduceEngine(wiring.Component):
         first = Signal()
         pause = Signal(range(tap.min_period))
         # What the arbiter is asked, and what its answer ends, stands in registers.
-        asks, last_row, last_block, last_of_group = Signal(), Signal(), Signal(), Signal()
+        asks = Signal()
+        last_row = Signal()
+        last_block = Signal()
+        last_of_group = Signal()
         short = Signal()  # fewer rows than the tap's `min_period`
 
         next_column = Signal(address_bits)

@@ -58,7 +58,9 @@ class Checker(wiring.Component):
         header = HEADER_LAYOUT(self.instruction[: HEADER_LAYOUT.size])
         bits = self.instruction[HEADER_LAYOUT.size :]
 
-        semaphore_error, legal_opcode, operand_error = Signal(), Signal(), Signal()
+        semaphore_error = Signal()
+        legal_opcode = Signal()
+        operand_error = Signal()
         fields = [header[f"wait{n}"] for n in range(WAITS)]
         fields += [header[f"signal{n}"] for n in range(SIGNALS)] + [header.early]
         m.d.sync += semaphore_error.eq(
@@ -79,9 +81,14 @@ class Checker(wiring.Component):
         # One step an address term: its factors, the base on an extent's first
         # term, and the bound on its last.
         step = Signal(range(64))
-        factor, stride = Signal(16), Signal(20)
-        base, depth = Signal(SUM_BITS), Signal(SUM_BITS)
-        first, last, enabled, finished = Signal(), Signal(), Signal(), Signal()
+        factor = Signal(16)
+        stride = Signal(20)
+        base = Signal(SUM_BITS)
+        depth = Signal(SUM_BITS)
+        first = Signal()
+        last = Signal()
+        enabled = Signal()
+        finished = Signal()
         with m.Switch(header.opcode):
             for opcode in Opcode:
                 with m.Case(opcode):
@@ -114,7 +121,8 @@ class Checker(wiring.Component):
 
         # One term a cycle: choose, multiply, then add and compare.
         checking = Signal()
-        product, total = Signal(SUM_BITS, reset_less=True), Signal(SUM_BITS, reset_less=True)
+        product = Signal(SUM_BITS, reset_less=True)
+        total = Signal(SUM_BITS, reset_less=True)
         sum_now = Signal(SUM_BITS)
         chosen = Signal(
             data.StructLayout(

@@ -113,11 +113,14 @@ class Frontend(wiring.Component):
         ]
 
         # The head: its set of semaphores is decoded on the way in.
-        head, head_valid = Signal(self.payload, reset_less=True), Signal()
+        head = Signal(self.payload, reset_less=True)
+        head_valid = Signal()
         head_set = Signal.like(self.ask_set, reset_less=True)
         cleared = Signal()  # the head was granted, and waits for its way out
-        offered, offered_valid = Signal(self.payload, reset_less=True), Signal()
-        leave, enter = Signal(), Signal()
+        offered = Signal(self.payload, reset_less=True)
+        offered_valid = Signal()
+        leave = Signal()
+        enter = Signal()
         queued = self.payload(queue.r_data)
         m.d.comb += [
             enter.eq(queue.r_rdy & ~head_valid),
@@ -152,7 +155,8 @@ class Frontend(wiring.Component):
             self.o.payload.eq(offered.instruction),
             issue.eq((self.o.valid & self.o.ready) | sync_passes),
         ]
-        fresh, enters = Signal(), Signal()
+        fresh = Signal()
+        enters = Signal()
         now_in_flight = Signal.like(in_flight)
         m.d.comb += [
             enters.eq(fresh & ~is_sync),

@@ -102,8 +102,10 @@ class LostSlots(wiring.Component):
         ]
 
         # The head stays in the cycle after it asked.
-        available, asking = Signal(self.config.semaphores), Signal()
-        missing, first = Signal(WAITS), Signal(self.name_bits)
+        available = Signal(self.config.semaphores)
+        asking = Signal()
+        missing = Signal(WAITS)
+        first = Signal(self.name_bits)
         m.d.sync += [available.eq(self.available), asking.eq(self.asking)]
         for n in range(WAITS):
             m.d.comb += missing[n].eq(~Cat(1, available).bit_select(self.waits[n], 1))
@@ -131,13 +133,15 @@ class LostSlots(wiring.Component):
             m.d.comb += cause.eq(Lost.FETCH)
 
         # A slot is seen a cycle late.
-        row, last = Signal(), Signal()
+        row = Signal()
+        last = Signal()
         m.d.sync += [row.eq(self.row), last.eq(self.last)]
         late = delay_line(m, cause, self.latency + 1 - _FOUND, name="cause")
         entered = delay_valid(m, self.entered, self.latency)
         # Instructions whose rows could have begun, and are not all through; fewer than none where
         # a narrow product was faster than that.
-        begun, within = Signal(signed(6)), Signal()
+        begun = Signal(signed(6))
+        within = Signal()
         m.d.sync += begun.eq(begun + entered - last)
         with m.If(row):
             m.d.sync += within.eq(~last)

@@ -124,7 +124,8 @@ class Scheduler(wiring.Component):
                 self.starved[engine].eq(frontend.starved & ~self.busy[engine]),
             ]
         # Instructions that an engine has taken and not finished; seen a cycle late.
-        taking, finishing = Signal(len(engines)), Signal(len(engines))
+        taking = Signal(len(engines))
+        finishing = Signal(len(engines))
         executing = [taking.any()]
         for engine in engines:
             taken = Signal(range(IN_FLIGHT + 1), name=f"taken_{engine.name.lower()}")
@@ -138,10 +139,13 @@ class Scheduler(wiring.Component):
         idle = Signal()
         m.d.comb += idle.eq(Cat(frontend.idle for frontend in frontends).all())
 
-        index, instruction = Signal(INDEX_BITS), Signal(INSTRUCTION_BITS, reset_less=True)
+        index = Signal(INDEX_BITS)
+        instruction = Signal(INSTRUCTION_BITS, reset_less=True)
         header = HEADER_LAYOUT(instruction[: HEADER_LAYOUT.size])
         body = instruction[HEADER_LAYOUT.size :]
-        dispatched, wanted, engine_now = Signal(), Signal(len(engines)), Signal(Engine)
+        dispatched = Signal()
+        wanted = Signal(len(engines))
+        engine_now = Signal(Engine)
         with m.Switch(header.opcode):
             for opcode, engine in ENGINE_OF.items():
                 with m.Case(opcode):
@@ -186,7 +190,8 @@ class Scheduler(wiring.Component):
             self.o_lost.eq(lost_slots.o_lost),
         ]
 
-        progress, running = Signal(), Signal()
+        progress = Signal()
+        running = Signal()
         quiet = Signal(range(c.watchdog_cycles + 1))
         active = Signal(len(engines))
         m.d.sync += active.eq(self.busy | self.done | self.early | semaphores.grant)

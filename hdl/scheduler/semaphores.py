@@ -85,6 +85,7 @@ class Semaphores(wiring.Component):
                 overflows[s].eq(total[COUNT_BITS]),
             ]
             m.d.sync += count.eq(total)
-        shared, over = Signal(self.count), Signal(self.count)
+        shared = Signal(self.count)
+        over = Signal(self.count)
         m.d.sync += [shared.eq(twice), over.eq(overflows), self.error.eq((shared | over).any())]
         return m

@@ -166,11 +166,15 @@ class VectorEngine(wiring.Component):
         room = Signal(range(depth + 1), init=depth)
         underway_max = self.latency + self._quantizer.latency + 8
         underway = Signal(range(underway_max + 1))  # instructions walked and not done
-        issued, may_issue = Signal(), Signal()
+        issued = Signal()
+        may_issue = Signal()
         # Registered, as the way from here over the scratchpad's arbiter and back is long.  They
         # may be set a cycle late; what waits for them never sees them fall.
-        has_room, has_order, idle = Signal(init=1), Signal(init=1), Signal(init=1)
-        finished, written = Signal(), self.m.valid & self.m.ready
+        has_room = Signal(init=1)
+        has_order = Signal(init=1)
+        idle = Signal(init=1)
+        finished = Signal()
+        written = self.m.valid & self.m.ready
         m.d.comb += [
             may_issue.eq(
                 ~(slot.drain & ~idle) & ~(slot.starts_block & ~has_room) & ~(slot.last & ~has_order)

@@ -284,7 +284,8 @@ class FunctionUnit(wiring.Component):
         high = offset[place_bits - tables.COARSE_BITS :].as_signed()
         rows = [Mux(bit, high << n, 0) for n, bit in enumerate(c2)]
         rows[-1] = -rows[-1]
-        lower, upper = Signal(signed(12), reset_less=True), Signal(signed(14), reset_less=True)
+        lower = Signal(signed(12), reset_less=True)
+        upper = Signal(signed(14), reset_less=True)
         m.d.sync += [lower.eq(sum(rows[:4])), upper.eq(sum(rows[4:]))]
         s = Signal(signed(tables.C1_BITS + tables.S_SHIFT + 2), reset_less=True)
         m.d.sync += s.eq(

@@ -119,7 +119,9 @@ class VectorWalk(wiring.Component):
         o = Signal(slot_layout(c))  # the slot that enters the output register next
         # A second register behind the output's: the walk does not see `ready`, which comes late.
         spare = Signal(o.shape(), reset_less=True)
-        spare_valid, advance, walking = Signal(), Signal(), Signal()
+        spare_valid = Signal()
+        advance = Signal()
+        walking = Signal()
         m.d.comb += advance.eq(~spare_valid)
         with m.If(self.o.ready | ~self.o.valid):
             m.d.sync += [
@@ -140,7 +142,8 @@ class VectorWalk(wiring.Component):
         offset_step = Signal(_BITS["x_base"], reset_less=True)
         offset_left = Signal(_BITS["gate_offset"], reset_less=True)
         multiplying = Signal()  # offset_left != 0
-        decoded, taken = Signal(), Signal()
+        decoded = Signal()
+        taken = Signal()
         m.d.comb += [
             self.i.ready.eq(~waiting),
             decoded.eq(waiting & ~multiplying),
@@ -170,7 +173,8 @@ class VectorWalk(wiring.Component):
         by_lane = Signal(_BITS["cols"] + 1 - lane_bits)
         chunks = Signal(_BITS["cols"] + 1)
         rest = Signal(block_bits)
-        short, one_chunk = Signal(), Signal()
+        short = Signal()
+        one_chunk = Signal()
         m.d.comb += [
             by_lane.eq((body.cols + (c.lanes - 1)) >> lane_bits),
             rest.eq(Mux(body.to_blocks, -by_lane, 0)),
@@ -244,7 +248,10 @@ class VectorWalk(wiring.Component):
 
         gate = now.pair == Pair.GATE
         # Registers, as much depends on them: of the slot that is made now.
-        last_slot, last_half, last_chunk, last_row = Signal(), Signal(), Signal(), Signal()
+        last_slot = Signal()
+        last_half = Signal()
+        last_chunk = Signal()
+        last_row = Signal()
         chunk_ends = Signal()  # with it
         m.d.comb += [
             self.busy.eq(walking | waiting | self.o.valid),

@@ -61,6 +61,11 @@ def test_nothing_of_the_machine_is_inside(files: dict[str, str]) -> None:
             assert user not in text
 
 
+def test_every_signal_has_a_name(files: dict[str, str]) -> None:
+    """Amaranth names a signal by the variable it is assigned to, but for one of several."""
+    assert not re.search(r"\\\$(signal|like)", files["afternorm.v"])
+
+
 def test_equal_modules_are_emitted_once(files: dict[str, str]) -> None:
     bodies = re.findall(r"^module \S+?\((.*?)^endmodule", files["afternorm.v"], re.M | re.S)
     assert len(bodies) == len(set(bodies))
