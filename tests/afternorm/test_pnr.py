@@ -179,6 +179,7 @@ def test_no_address_of_a_small_lut_ram_is_constant(tmp_path: Path) -> None:
     assert [int(words[place], 2) for place in (0b0000, 0b1101, 0b0010, 0b1111)] == list(WORDS)
 
 
+@pytest.mark.slow
 def test_nothing_between_registers(cache: Path) -> None:
     with pytest.raises(AfternormError, match="no path from register to register"):
         place_and_route(emit_rtlil(Wire(), name="top"), top="top", seeds=[1])
