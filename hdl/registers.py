@@ -26,6 +26,7 @@ from afternorm.memory_map import (
     Status,
 )
 from afternorm.register_map import Access, register_map
+from hdl.counters import Counters
 from hdl.scheduler.frontend import INDEX_BITS as INSTRUCTION_INDEX_BITS
 
 
@@ -152,11 +153,21 @@ class Registers(wiring.Component):
                     with m.If(running & event & (latest | ~seen)):
                         m.d.sync += at.eq(cycles)
                     show(register, at)
-        for engine in Engine:
-            for kind in Counter:
-                name = f"{engine.name}_{kind.name}"
-                count = counter(name.lower(), getattr(self, kind.name.lower())[engine])
-                values[name, entries[name].fields[0].name] = count
+        m.submodules.engines = engines = Counters(
+            count=len(Engine) * len(Counter), width=REGISTER_BITS
+        )
+        events = [
+            (f"{engine.name}_{kind.name}", getattr(self, kind.name.lower())[engine])
+            for engine in Engine
+            for kind in Counter
+        ]
+        m.d.comb += [
+            engines.events.eq(Mux(running, Cat(event for _, event in events), 0)),
+            engines.clear.eq(self.start),
+            engines.index.eq(self.index - Register.ENGINES),
+        ]
+        for name, _ in events:
+            values[name, entries[name].fields[0].name] = engines.value
 
         # Idle slots count from the first row on, and once there is another row behind them.
         was_running = Signal()
