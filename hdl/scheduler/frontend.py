@@ -174,15 +174,18 @@ class Frontend(wiring.Component):
             room.eq(now_in_flight != IN_FLIGHT),
         ]
 
-        finished = data.ArrayLayout(6, SIGNALS)(pending.r_data)
-        with m.If(self.done):
-            m.d.comb += self.signal.eq(self._set(*finished))
-        with m.Elif(sync_passes):
-            m.d.comb += self.signal.eq(self._set(*offered.signals))
-        with m.If(self.early):
-            m.d.comb += self.signal_early.eq(self._set(earlies.r_data))
-        with m.Elif(sync_passes):
-            m.d.comb += self.signal_early.eq(self._set(offered.early))
+        # What has finished; a SYNC passes while nothing is in flight. Semaphore 0 is none.
+        finished = Signal.like(offered.signals)
+        finished_early = Signal.like(offered.early)
+        signals = offered.signals.as_value()
+        m.d.comb += [
+            finished.eq(Mux(self.done, pending.r_data, 0) | Mux(sync_passes, signals, 0)),
+            finished_early.eq(
+                Mux(self.early, earlies.r_data, 0) | Mux(sync_passes, offered.early, 0)
+            ),
+            self.signal.eq(self._set(*finished)),
+            self.signal_early.eq(self._set(finished_early)),
+        ]
 
         m.d.comb += [
             self.waiting.eq(self.ask & ~offered_valid & ~self.grant),
