@@ -14,8 +14,8 @@ from afternorm.board.boards import BOARDS
 from afternorm.config import Config
 from afternorm.errors import AfternormError, ToolError
 from afternorm.files import write_file
-from afternorm.pnr import Timing, netlist_steps, read_timing
-from afternorm.report import run_tool, run_yosys
+from afternorm.pnr import ALGORITHMS, Timing, read_timing, write_netlist
+from afternorm.report import run_tool
 
 TOP = "afternorm"
 BITSTREAM, REPORT = f"{TOP}.bit", "timing.json"
@@ -147,13 +147,13 @@ def bitstream(
         step("elaborating")
         design = emit_rtlil(Ulx3s(config=config, board=board), name=TOP)
         step("synthesizing (Yosys)")
-        netlist = run_yosys(work, design, netlist_steps(TOP), "netlist.json")
+        netlist = write_netlist(design, TOP, work)
         step("placing and routing (nextpnr)")
         (work / "pins.lpf").write_text(board.constraints(), encoding="utf-8")
         place = [
             *(f"--{board.device}", "--package", board.package, "--speed", str(board.speed)),
             *("--json", netlist.name, "--lpf", "pins.lpf", "--textcfg", "design.config"),
-            *("--router", "router2", "--seed", str(seed), "--timing-allow-fail"),
+            *(*ALGORITHMS, "--seed", str(seed), "--timing-allow-fail"),
             *("--report", "timing.json", "--log", "nextpnr.log", "-q"),
         ]
         launch = _LAUNCH.format(tool="nextpnr_ecp5")
