@@ -2,7 +2,7 @@
 """The host port: one stream of requests and one of answers, onto every memory and register.
 
 The map is `afternorm.memory_map`'s.  Requests are served in order, one at a
-time: a write takes two cycles, a read five to the first chance of its answer.
+time: a write takes two cycles, a read five (of a block six) to the first chance of its answer.
 Memories serve the host only in cycles that no engine wants, so the port may be
 used while a program runs without disturbing its timing.  A bus wrapper needs no
 more than these two streams.
@@ -24,7 +24,9 @@ from afternorm.memory_map import (
     host_width,
 )
 from hdl.interfaces import (
+    SCALE_LATENCY,
     SCRATCHPAD_LATENCY,
+    VECTOR_MEMORY_LATENCY,
     ReadPort,
     WritePort,
     floats_layout,
@@ -32,6 +34,8 @@ from hdl.interfaces import (
     scratchpad_write,
 )
 from hdl.memory.scale_memory import scale_word_layout
+
+assert SCALE_LATENCY == VECTOR_MEMORY_LATENCY < SCRATCHPAD_LATENCY
 
 ADDRESS_LAYOUT = data.StructLayout(
     {"index": INDEX_BITS, "tile": TILE_BITS, "region": ADDRESS_BITS - INDEX_BITS - TILE_BITS}
@@ -116,8 +120,13 @@ class HostPort(wiring.Component):
         address = ADDRESS_LAYOUT(request.address)
         pending = Signal(c.tiles)
         accepted = Signal(c.tiles)
-        waited = Signal(range(SCRATCHPAD_LATENCY + 1))
+        waited = Signal(range(SCRATCHPAD_LATENCY))
         chosen = Signal(range(max(2, c.tiles)))
+
+        scale_region = (address.region == Region.SCALE0) | (address.region == Region.SCALE1)
+        in_scratchpad = (address.region == Region.MANTISSAS) | (address.region == Region.EXPONENTS)
+        in_vector = address.region == Region.VECTOR
+        latency = Mux(in_scratchpad, SCRATCHPAD_LATENCY, VECTOR_MEMORY_LATENCY)
 
         m.d.comb += [
             self.register_index.eq(address.index),
@@ -127,11 +136,6 @@ class HostPort(wiring.Component):
 
         for tile, port in enumerate(self.tiles):
             active = pending[tile]
-            scale_region = (address.region == Region.SCALE0) | (address.region == Region.SCALE1)
-            in_scratchpad = (address.region == Region.MANTISSAS) | (
-                address.region == Region.EXPONENTS
-            )
-            in_vector = address.region == Region.VECTOR
             m.d.comb += [
                 port.block_read.valid.eq(active & ~request.write & in_scratchpad),
                 port.block_read.address.eq(address.index),
@@ -201,7 +205,7 @@ class HostPort(wiring.Component):
                         m.next = "READ"
             with m.State("READ"):
                 m.d.sync += [waited.eq(waited + 1), self.response.payload.eq(word)]
-                with m.If(waited == SCRATCHPAD_LATENCY - 1):
+                with m.If(waited == latency - 1):
                     m.d.sync += self.response.valid.eq(1)
                     m.next = "ANSWER"
             with m.State("ANSWER"):

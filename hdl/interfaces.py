@@ -19,7 +19,7 @@ from afternorm.config import Config
 from afternorm.isa import BODIES, DRAM_ADDRESS, Opcode
 from hdl.arith.format import float_layout
 
-SCRATCHPAD_LATENCY = 2
+SCRATCHPAD_LATENCY = 3
 """Cycles from an accepted scratchpad read to its data."""
 VECTOR_MEMORY_LATENCY = 2
 """Cycles from a vector memory read to its data."""

@@ -18,7 +18,7 @@ from afternorm.config import Config
 from afternorm.isa import BODIES, DRAM_ADDRESS, Opcode, Target
 from afternorm.memory_map import EXPONENT_BYTES, float_slot, float_word_bytes
 from hdl.dma.bursts import RUN
-from hdl.interfaces import SCRATCHPAD_LATENCY
+from hdl.interfaces import SCRATCHPAD_LATENCY, VECTOR_MEMORY_LATENCY
 from tb.stream import STALLS, Driver, Monitor, bounded, parameters, rng, start, ticks
 
 ORIGIN = (1 << (DRAM_ADDRESS - 1)) - (1 << 14)
@@ -374,8 +374,9 @@ class StoreBench(Bench):
             Target.BLOCKS: self.mantissa_bits + 10,
             Target.FLOATS: c.lanes * c.float_width,
         }
+        latencies = {Target.BLOCKS: SCRATCHPAD_LATENCY, Target.FLOATS: VECTOR_MEMORY_LATENCY}
         held = {}
-        answers = {target: deque([None] * (SCRATCHPAD_LATENCY - 1)) for target in ports}
+        answers = {target: deque([None] * (latencies[target] - 1)) for target in ports}
         while True:
             await RisingEdge(dut.clk)
             for target, port in ports.items():

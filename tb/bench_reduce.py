@@ -21,7 +21,7 @@ from golden.number import Floats, Format
 from tb.stream import Driver, bounded, finish, parameters, rng, seed, start, ticks
 
 SCALE_LATENCY = 2
-SCRATCHPAD_LATENCY = 2
+SCRATCHPAD_LATENCY = 3
 
 
 def config() -> Config:

@@ -11,8 +11,10 @@ from afternorm.config import Config
 from afternorm.isa import Scale
 from afternorm.legality import rules
 
-SCRATCHPAD = 2
-"""From an accepted scratchpad read to its data; vector, scale memory and accumulators too."""
+SCRATCHPAD = 3
+"""From an accepted scratchpad read to its data."""
+ACCUMULATOR = 2
+"""From an accumulator read to its data; a read of the vector or scale memory, too."""
 STATISTICS = 2
 FLOAT_ADD = 5
 FLOAT_MULTIPLY = 4
@@ -100,13 +102,13 @@ def timing(config: Config, *, hop_latency: int = 0) -> Timing:
     c, f = config, config.fraction_bits
     lanes = min(c.columns, c.block)
     dot = int_to_float(f, 1 + (c.block << 14).bit_length())
-    read_to_write = 2 + FLOAT_ADD
+    read_to_write = ACCUMULATOR + FLOAT_ADD
     tree = log2_ceil(c.tiles) * (FLOAT_ADD + hop_latency)
     block_bits = log2_ceil(c.block)
     choice, divide, root = 1, f + 5, f + 2
     norm = 2 * FLOAT_MULTIPLY + 2 * FLOAT_ADD + root + divide + 1
     lane = 2 * (FLOAT_MULTIPLY + FLOAT_ADD) + FUNCTION
-    exp_block = SCRATCHPAD + (c.columns > lanes) + EXP_LANE + EXP_TABLE
+    exp_block = ACCUMULATOR + (c.columns > lanes) + EXP_LANE + EXP_TABLE
     tap_period = STATISTICS + FLOAT_ADD + 1
     return Timing(
         tree=tree,

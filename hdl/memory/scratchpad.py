@@ -8,9 +8,10 @@ shared third port, on which the vector unit goes before the statistics scan, the
 gather network, the store engine and the host.  Of the writers one goes a cycle:
 exp unit, vector unit, gather network, load engine, host.
 
-A read accepted in a cycle gives its data `SCRATCHPAD_LATENCY` cycles later.  A
-write accepted in a cycle is seen by reads accepted two cycles later and on; what a
-read of the same word one cycle later gives is undefined.
+A read accepted in a cycle gives its data `SCRATCHPAD_LATENCY` cycles later: one to the bank's
+address register, as the way from there to all block RAMs of a bank is long, one for the memory,
+one for the choice between the banks.  A write accepted in a cycle is seen by reads accepted two
+cycles later and on; what a read of the same word one cycle later gives is undefined.
 """
 
 from amaranth import *
@@ -20,8 +21,10 @@ from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from afternorm.config import Config
+from hdl.arith.delay import delay
 from hdl.interfaces import (
     EXPONENT_BITS,
+    SCRATCHPAD_LATENCY,
     OperandRead,
     block_layout,
     scratchpad_read,
@@ -83,7 +86,8 @@ class Scratchpad(wiring.Component):
         word_bits = exact_log2(c.scratchpad_depth) - bank_bits
         layout = block_layout(c.block)
 
-        # Writers: the first in the list that asks is registered, then written.
+        # Writers: the first in the list that asks is registered, then registered at its bank, then
+        # written.
         write_valid = Signal()
         write_address = Signal(bank_bits + word_bits, reset_less=True)
         write_data = Signal(layout, reset_less=True)
@@ -120,8 +124,21 @@ class Scratchpad(wiring.Component):
                 m.d.comb += third_address.eq(port.address)
             third = third | port.valid
 
+        bank_data = delay(m, write_data, 1, name="bank_data")
         words = []
         for number in range(c.scratchpad_banks):
+            # A bank that neither A nor B wants reads for the others, who may not care.
+            read_address = Signal(word_bits, name=f"read_address{number}", reset_less=True)
+            write_to = Signal(word_bits, name=f"write_address{number}", reset_less=True)
+            m.d.sync += [
+                read_address.eq(third_address[:word_bits]),
+                write_to.eq(write_address[:word_bits]),
+            ]
+            for port in reversed(operands):
+                with m.If(port.valid & (bank(port) == number)):
+                    m.d.sync += read_address.eq(port.address[:word_bits])
+            writes = write_valid & (write_address[word_bits:] == number)
+
             # Nobody looks at what a bank reads where it is being written.
             relaxed = {"depth": 1 << word_bits, "init": [], "attrs": {"no_rw_check": 1}}
             m.submodules[f"mantissas{number}"] = mantissas = Memory(
@@ -132,28 +149,23 @@ class Scratchpad(wiring.Component):
             )
             halves = []
             for memory, enable, value in (
-                (mantissas, write_mantissas, write_data.mantissas.as_value()),
-                (exponents, write_exponent, write_data.exponent.as_unsigned()),
+                (mantissas, write_mantissas, bank_data.mantissas.as_value()),
+                (exponents, write_exponent, bank_data.exponent.as_unsigned()),
             ):
                 write, read = memory.write_port(), memory.read_port()
+                m.d.sync += write.en.eq(writes & enable)
                 m.d.comb += [
-                    write.en.eq(write_valid & enable & (write_address[word_bits:] == number)),
-                    write.addr.eq(write_address[:word_bits]),
+                    write.addr.eq(write_to),
                     write.data.eq(value),
+                    read.addr.eq(read_address),
                 ]
-                # A bank that neither A nor B wants reads for the others, who may not care.
-                m.d.comb += read.addr.eq(third_address[:word_bits])
-                for port in reversed(operands):
-                    with m.If(port.valid & (bank(port) == number)):
-                        m.d.comb += read.addr.eq(port.address[:word_bits])
                 halves.append(read.data)
             words.append(Cat(*halves))
 
         addresses = [self.read_a.address, self.read_b.address, third_address]
         for address, ports in zip(addresses, ([self.read_a], [self.read_b], shared), strict=True):
-            chosen = Signal(bank_bits)
+            chosen = delay(m, address[word_bits:], SCRATCHPAD_LATENCY - 1, name="chosen")
             value = Signal(layout, reset_less=True)
-            m.d.sync += chosen.eq(address[word_bits:])
             m.d.sync += value.as_value().eq(Array(words)[chosen])
             for port in ports:
                 m.d.comb += port.data.eq(value)

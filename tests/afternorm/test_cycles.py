@@ -108,7 +108,7 @@ def test_the_span_of_a_product(config: Config, m: int, n: int, k: int) -> None:
     ideal = -(-k // config.block) * -(-n // config.columns) * m
     assert prediction.rows == ideal
     assert prediction.idle_slots == 0
-    assert prediction.span == ideal + config.rows + 2 * config.columns + 12
+    assert prediction.span == ideal + config.rows + 2 * config.columns + 13
 
 
 def test_few_rows_wait_for_the_columns() -> None:

@@ -203,7 +203,7 @@ def test_cycles_of_gemm(name: str, seed: int) -> None:
         instructions=[product(rows, blocks, tiles // blocks * c.columns, stats=1, stat_first=1)],
     )
     assert gemm["idle"] == 0
-    assert gemm["span"] == tiles * rows + c.rows + 2 * c.columns + 12
+    assert gemm["span"] == tiles * rows + c.rows + 2 * c.columns + 13
 
     # Instructions of one tile each: the next one's weights are loaded beside the current one.
     short = job(

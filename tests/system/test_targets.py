@@ -122,7 +122,7 @@ def check_attention(
     """The span is the ideal and what fills and drains the array."""
     job = compile_attention(config, S, head_dim, heads, causal)
     outcome = run_exact(job, seed)
-    ideal, constant = job.info["ideal"], config.rows + 2 * config.columns + 12
+    ideal, constant = job.info["ideal"], config.rows + 2 * config.columns + 13
     print(f"ideal {ideal}, span {outcome.span}, idle {outcome.idle_slots}, constant {constant}")
     if causal:
         # A block of queries needs the blocks of keys up to its own one.
