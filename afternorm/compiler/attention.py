@@ -203,7 +203,8 @@ class Attention:
     def _ways(self, groupings: Sequence[list[Rows]]) -> Iterator[list[Unit]]:
         """Units in different orders, a head after the other.
 
-        From one unit to the next, the keys become more, or fewer, or from head to head in turn.
+        From one unit to the next, the keys become more, or fewer; or from head to head in turn; or
+        in every other head the most, the fewest, the next to most and so on.
         """
         widths = {self._pace.width, self._pace.step}
         cuts = {tuple(cut for rows in groups for cut in self._cut(rows)) for groups in groupings}
@@ -211,11 +212,14 @@ class Attention:
             everything = groupings[0][0][0], sum(count for _, count in groupings[0])
             cuts.add(tuple(self._cut(everything, waits=False)))
         for rows in cuts:
+            count, fewer = len(rows), rows[::-1]
+            mixed = tuple(rows[n // 2] if n % 2 else fewer[n // 2] for n in range(count))
+            turns = dict.fromkeys(((rows, rows), (fewer, fewer), (rows, fewer), (mixed, rows)))
             for width in widths:
-                for turns in ((1, 1), (-1, -1), (1, -1)) if len(rows) > 1 else ((1, 1),):
+                for turn in turns:
                     units: list[Unit] = []
                     for head in range(self.heads):
-                        self._add_units(units, 0, head, rows[:: turns[head % 2]], width)
+                        self._add_units(units, 0, head, turn[head % 2], width)
                     yield units
 
     def _order(self, units: list[Unit], *, pooled: bool, lead: int | None = None) -> Order:
@@ -278,6 +282,9 @@ class Attention:
     def _pieces(self, unit: Unit) -> Iterator[Rows]:
         """The keys of each EXP of a unit."""
         pace = self._pace
+        if self.head_dim <= self.b.config.columns:
+            # All of the product's rows pass the tap: another one at once would have to wait.
+            return pieces(unit.keys[1], pace.width)
         least = ceil_div(_EXP_LEAST, pace.exp(self._height(unit), pace.step))
         return pieces(unit.keys[1], pace.step * least)
 

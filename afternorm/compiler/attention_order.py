@@ -27,7 +27,7 @@ _DISPATCH = 11
 """Cycles in which the scheduler checks and hands out an instruction."""
 _WORTH = 0.02
 """Share of the array's cycles that a cut of the queries must save: it makes more instructions."""
-LEADS, LEADS_SERIAL = (4,), (6, 3, 8)
+LEADS, LEADS_SERIAL = (4, 6, 3), (6, 3, 8)
 """Units whose scores may come before the product of one with the values, at most: what is worth a
 search, the usual one first.  In the serial order estimates are off: SCAN and division of P wait
 while a product streams other rows of P from the same bank.  No lead is the best for all shapes."""

@@ -226,6 +226,7 @@ class LayerProgram:
     schedule, step : what is computed, and in which order.
     in_blocks, in_table : the layer's input: its blocks, and its floats in slices over the tiles.
     out_blocks, out_table : the same of its output.
+    out_rows : (first, count) of the output's rows whose blocks all tiles get; by default all.
     x : what the first products multiply: `in_blocks`, or room for the normalized rows.
     new_keys : where the step's keys go, a row a token.
     caches : by sequence.
@@ -248,6 +249,7 @@ class LayerProgram:
         new_keys: Matrix,
         caches: Sequence[Caches],
         rotation: tuple[Table, Table] | None,
+        out_rows: Rows | None = None,
         keep: bool = True,
     ) -> None:
         self.b, self.w, self.schedule, self.step = builder, weights, schedule, step
@@ -259,6 +261,7 @@ class LayerProgram:
         self.mode = Scale.LAYER if weights.centred else Scale.RMS
         self.in_blocks, self.in_table, self.x = in_blocks, in_table, x
         self.out_blocks, self.out_table = out_blocks, out_table
+        self.out_rows = (0, step.tokens) if out_rows is None else out_rows
         self.new_keys, self.caches, self.rotation = new_keys, caches, rotation
         self.keep = keep
         self._banks = Banks(range(c.acc_banks))
@@ -724,10 +727,22 @@ class LayerProgram:
         b.publish(self.mixed_blocks, rows)
 
     def _project(
-        self, rows: Rows, a: Shared, weights: Weights, plus: Table, table: Table, blocks: Shared
+        self,
+        rows: Rows,
+        a: Shared,
+        weights: Weights,
+        plus: Table,
+        table: Table,
+        blocks: Shared,
+        wanted: Rows,
     ) -> None:
-        """A projection back to the model's features, added to the residual."""
+        """A projection back to the model's features, added to the residual.
+
+        Of the rows, all tiles get the blocks of those that are `wanted`.
+        """
         b, c = self.b, self.config
+        first = max(rows[0], wanted[0])
+        shown = first, min(sum(rows), sum(wanted)) - first
         for start, count in pieces(ceil_div(self.layer.dim, c.tiles), c.acc_width):
             bank, word = self._bank(), start // c.lanes
             b.product(a.full, rows, weights, (start, count), bank)
@@ -740,14 +755,20 @@ class LayerProgram:
                 **b.to_table(table, rows[0], word),
                 **b.to_blocks(blocks.local, rows[0], start // c.block),
             )
-            if not self.normalizes_first:
-                b.publish(blocks, rows, (start // c.block, ceil_div(count, c.block)))
+            if not self.normalizes_first and shown[1] > 0:
+                b.publish(blocks, shown, (start // c.block, ceil_div(count, c.block)))
 
     def _output(self, group: int) -> None:
         """The output projection of the attention."""
         rows = self.groups[group]
         self._project(
-            rows, self.mixed_blocks, self.w.wo, self.in_residual, self.sum_table, self.sum_blocks
+            rows,
+            self.mixed_blocks,
+            self.w.wo,
+            self.in_residual,
+            self.sum_table,
+            self.sum_blocks,
+            rows,
         )
         if self.schedule == "interleaved":
             self._normalize_sum(rows)
@@ -790,6 +811,7 @@ class LayerProgram:
             self.sum_residual,
             self.out_table,
             self.out_blocks,
+            self.out_rows,
         )
 
     def macs(self) -> int:

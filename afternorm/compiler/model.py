@@ -492,6 +492,7 @@ class ModelCompiler:
                 new_keys=keys,
                 caches=caches,
                 rotation=rotation,
+                out_rows=self.last.multiplied(step) if last else None,
             )
             program.emit()
             b.check()
@@ -728,8 +729,14 @@ class _LastNorm:
         if not self.compiler.decodes:
             self._normalize_all(step, blocks, table)
             return 0
-        groups = step.groups if step.batched else [(step.tokens - 1, 1)]
+        groups = step.groups if step.batched else [self.multiplied(step)]
         return self._classify(groups, blocks, table)
+
+    def multiplied(self, step: Step) -> Rows:
+        """The rows that the classifier multiplies: of an encoder none, of a text's the last."""
+        if not self.compiler.decodes:
+            return 0, 0
+        return (0, step.tokens) if step.batched else (step.tokens - 1, 1)
 
     def _reduce(self, rows: int, stat: int, scale: int) -> None:
         layer = self.w.layer

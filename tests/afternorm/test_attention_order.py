@@ -132,6 +132,8 @@ SQUARE = preset("small").with_(block=16, columns=16)
     [
         pytest.param(MEDIUM, 128, 64, 8, True, 21_254, id="causal"),
         pytest.param(MEDIUM, 128, 96, 8, False, 50_374, id="wide"),
+        # Operands that met in a bank once cost 1,614 cycles more.
+        pytest.param(MEDIUM, 128, 48, 8, True, 18_600, id="padded"),
         pytest.param(SQUARE, 64, 64, 4, True, 5_978, id="square"),
     ],
 )
@@ -141,6 +143,29 @@ def test_serial_baseline_is_tuned(
     """Not slower than the orders that rules for the lead once found."""
     job = compile_attention(config, S, head, heads, causal, schedule="serial")
     assert predict(config, job.program).cycles <= most
+
+
+@pytest.mark.parametrize(
+    ("config", "S", "head"),
+    [
+        # The result's place decides whether what streams and what is loaded meet in a bank.
+        pytest.param(MEDIUM, 128, 48, id="banks"),
+        pytest.param(MEDIUM.with_(columns=8, lanes=8), 128, 48, id="banks of a narrow array"),
+        # More keys from unit to unit, or fewer, or both in turn: the array waits in each of these.
+        pytest.param(MEDIUM, 100, 32, id="remainder"),
+        pytest.param(MEDIUM.with_(columns=8, lanes=8), 36, 32, id="few rows"),
+        # The usual lead is too short.
+        pytest.param(MEDIUM.with_(columns=32), 128, 64, id="wide array"),
+        # One column of weight tiles holds a head: all of P passes the tap.
+        pytest.param(MEDIUM.with_(columns=32, acc_banks=8), 36, 32, id="narrow heads"),
+    ],
+)
+def test_no_slot_is_lost(config: Config, S: int, head: int) -> None:
+    """To whom it was lost once, in causal attention of eight heads back to back."""
+    job = compile_attention(config, S, head, 8, True)
+    prediction = predict(config, job.program)
+    assert prediction.idle_slots == 0
+    assert prediction.span == job.info["ideal"] + config.rows + 2 * config.columns + 12
 
 
 def test_plans_that_do_not_fit_are_left_out() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from afternorm.bench.layers import Shape, hollow_model
 from afternorm.checkpoints import Arch, Floats, Model, seeded_layer, seeded_model
 from afternorm.checkpoints.decoder import Decoder
 from afternorm.compiler import builder
@@ -16,6 +17,7 @@ from afternorm.config import Config, preset
 from afternorm.errors import AfternormError, CapacityError
 from afternorm.golden_device import GoldenDevice
 from afternorm.inference import Inference
+from afternorm.isa import Opcode
 from afternorm.memory_map import float_slot
 
 TINY = preset("tiny").with_(scratchpad_depth=1 << 14)
@@ -221,6 +223,28 @@ def test_streamed_weights_move_once() -> None:
     moved = compiler.encode(8).moved
     assert moved <= sum(regions.values())
     assert moved >= 0.9 * regions["weights and caches"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_only_what_is_multiplied_is_gathered(schedule: Schedule) -> None:
+    """A text's last row goes to the classifier, and what an encoder makes leaves the machine.
+
+    All rows of a wide machine's last layer once took deferred programs longer than serial ones.
+    """
+    config = preset("medium").with_(scratchpad_depth=1 << 15)
+    rows = {}
+    for arch in DECODERS:
+        model = hollow_model("text", Shape(arch, 256, 512, 4, 4), 64)
+        program = ModelCompiler(config, model, schedule, tokens=64, chunk=64).step(0, 64)
+        rows[arch] = [i["rows"] for i in program.instructions if i.opcode == Opcode.GATHER]
+    model = hollow_model("text", Shape("bert", 256, 512, 4, 4), 64)
+    program = ModelCompiler(config, model, schedule, tokens=64).encode(64)
+    rows["bert"] = [i["rows"] for i in program.instructions if i.opcode == Opcode.GATHER]
+    # A layer's input, the heads' results in two parts, the sum; then hidden features in pieces.
+    layer = [64, 32, 32, 64, 64]
+    assert rows["llama"] == [*layer, 64, 64, 64, 1]
+    assert rows["gpt2"] == [*layer, 64, 1]
+    assert rows["bert"] == [64, 64, 64, 64, 64]
 
 
 def test_errors() -> None:
