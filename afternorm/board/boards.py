@@ -129,7 +129,7 @@ BOARDS = {
         device="85k",
         package="CABGA381",
         speed=6,
-        preset="nano",
+        preset="ulx3s",
         memory=BoardMemory(program=16 << 10, data=112 << 10),
         oscillator=25.0,
         clock=40.0,

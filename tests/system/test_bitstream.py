@@ -12,11 +12,12 @@ from afternorm.cli import main
 
 
 @pytest.mark.slow
-def test_bitstream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("preset", ["nano", BOARDS["ulx3s"].preset])
+def test_bitstream(preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, numbers = tmp_path / "built", tmp_path / "bitstream.json"
     clock = BOARDS["ulx3s"].clock
-    arguments = ["bitstream", "--board", "ulx3s", "-o", str(folder), "--json", str(numbers)]
-    assert main(arguments) == 0
+    arguments = ["bitstream", "--board", "ulx3s", "--preset", preset, "-o", str(folder)]
+    assert main([*arguments, "--json", str(numbers)]) == 0
     assert sorted(file.name for file in folder.iterdir()) == sorted([BITSTREAM, REPORT])
     # A comment, then the preamble that an ECP5 waits for.
     written = (folder / BITSTREAM).read_bytes()
