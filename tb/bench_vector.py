@@ -20,6 +20,7 @@ from afternorm.isa import BODIES, Function, Instruction, Opcode, Operand, Pair, 
 from golden.machine import Machine
 from golden.mx import MANTISSA_MAX, ZERO_EXPONENT
 from golden.number import EXPONENT_MAX, EXPONENT_MIN, Floats, Format
+from hdl.interfaces import SCRATCHPAD_LATENCY, VECTOR_MEMORY_LATENCY
 from tb.stream import STALLS, Driver, bounded, parameters, seed, start, ticks
 
 FUNCTIONS = tuple(Function)
@@ -317,20 +318,19 @@ class Bench:
             assert int(ready.value), f"{port} is not ready while the engine is idle"
         valid.value = 0
 
-    async def _read(self, port: str, count: int) -> list[int]:
+    async def _read(self, port: str, count: int, latency: int) -> list[int]:
         valid, address, data, ready = (
             getattr(self.dut, f"{port}__{part}") for part in ("valid", "address", "data", "ready")
         )
         words: list[int] = []
         valid.value = 1
-        latency = 3  # two of the memory, one to drive the address
-        for cycle in range(count + latency - 1):
+        for cycle in range(count + latency):  # one more drives the address
             address.value = min(cycle, count - 1)
             await RisingEdge(self.dut.clk)
             assert int(ready.value), f"{port} is not ready while the engine is idle"
             words.append(int(data.value))
         valid.value = 0
-        return words[latency - 1 :]
+        return words[latency:]
 
     async def run(self, program: list[Instruction], bound: int, pauses: Iterable[int] = ()) -> None:
         """Send the instructions, with pauses, and wait until all are done and nothing moves."""
@@ -365,12 +365,12 @@ class Bench:
         """The memories must be the machine's."""
         c, width = self.config, self.fmt.width
         mask = (1 << width) - 1
-        words = await self._read("vector_read", c.vector_depth)
+        words = await self._read("vector_read", c.vector_depth, VECTOR_MEMORY_LATENCY)
         got = np.array([[word >> n * width & mask for n in range(c.lanes)] for word in words])
         if corrupt == "vector":
             got[3, 1] ^= 1
         _equal("vector memory", got, self.fmt.encode(machine.vector[0]).astype(got.dtype))
-        words = await self._read("block_read", c.scratchpad_depth)
+        words = await self._read("block_read", c.scratchpad_depth, SCRATCHPAD_LATENCY)
         got = np.array(
             [
                 [word >> 8 * n & (0xFF if n < c.block else 0x3FF) for n in range(c.block + 1)]

@@ -12,7 +12,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from afternorm.config import Config, preset
 from afternorm.isa import Flag, Opcode
-from hdl.interfaces import AccumulatorRead, block_layout, engine_members
+from hdl.arith.delay import delay
+from hdl.interfaces import SCRATCHPAD_LATENCY, AccumulatorRead, block_layout, engine_members
 from hdl.matmul.array import psum_width
 from hdl.matmul.engine import MatmulEngine
 from hdl.matmul.pe import ProcessingElement
@@ -65,15 +66,13 @@ class Bench(wiring.Component):
             (engine.b, engine.b.valid & ~same_bank),
         ):
             read_port = memory.read_port()
-            m.d.comb += read_port.addr.eq(port.address)
-            read = Signal()
-            data = Signal(block.size)
             # What nobody asked for is rubbish.
-            m.d.sync += [
-                read.eq(reads),
-                data.eq(Mux(read, read_port.data, ~read_port.data)),
+            read = delay(m, reads, 1, name="read")
+            data = Mux(read, read_port.data, ~read_port.data)
+            m.d.comb += [
+                read_port.addr.eq(port.address),
+                port.data.eq(delay(m, data, SCRATCHPAD_LATENCY - 1, name="data")),
             ]
-            m.d.comb += port.data.eq(data)
 
         stuck, flipped_bit = self.corrupt[1], self.corrupt[0]
         m.d.comb += [
