@@ -133,7 +133,7 @@ SQUARE = preset("small").with_(block=16, columns=16)
         pytest.param(MEDIUM, 128, 64, 8, True, 21_254, id="causal"),
         pytest.param(MEDIUM, 128, 96, 8, False, 50_374, id="wide"),
         # Operands that met in a bank once cost 1,614 cycles more.
-        pytest.param(MEDIUM, 128, 48, 8, True, 18_600, id="padded"),
+        pytest.param(MEDIUM, 128, 48, 8, True, 18_606, id="padded"),
         pytest.param(SQUARE, 64, 64, 4, True, 5_978, id="square"),
     ],
 )
@@ -165,7 +165,7 @@ def test_no_slot_is_lost(config: Config, S: int, head: int) -> None:
     job = compile_attention(config, S, head, 8, True)
     prediction = predict(config, job.program)
     assert prediction.idle_slots == 0
-    assert prediction.span == job.info["ideal"] + config.rows + 2 * config.columns + 12
+    assert prediction.span == job.info["ideal"] + config.rows + 2 * config.columns + 13
 
 
 def test_plans_that_do_not_fit_are_left_out() -> None:
