@@ -18,10 +18,8 @@ from golden import units
 from golden.machine import Machine
 from golden.mx import ZERO_EXPONENT, Blocks
 from golden.number import Floats, Format
+from hdl.interfaces import SCALE_LATENCY, SCRATCHPAD_LATENCY
 from tb.stream import Driver, bounded, finish, parameters, rng, seed, start, ticks
-
-SCALE_LATENCY = 2
-SCRATCHPAD_LATENCY = 3
 
 
 def config() -> Config:
