@@ -76,7 +76,11 @@ int afternorm_init(struct afternorm *device, uintptr_t base, const struct aftern
 uint32_t afternorm_read(const struct afternorm *device, uint32_t offset);
 void afternorm_write(const struct afternorm *device, uint32_t offset, uint32_t value);
 
-/* Start the program at this address of the accelerator's memory, and return at once. */
+/*
+ * Start the program at this address of the accelerator's memory, and return at once.  It is read
+ * ahead of its turn: behind its END, as many instructions as the register CONFIG_FETCH_DEPTH says
+ * must be memory, too, whatever they hold.
+ */
 int afternorm_start(const struct afternorm *device, uint64_t program);
 
 /*

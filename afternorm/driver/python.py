@@ -135,6 +135,9 @@ class Driver:
     def start(self, program: int) -> None:
         """Start the program at this byte address of the accelerator's memory.
 
+        It is read ahead of its turn: the `fetch_depth` instructions behind its END must be memory,
+        too, whatever they hold.
+
         Raises
         ------
         DeviceError

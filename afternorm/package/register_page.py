@@ -31,6 +31,9 @@ To run a program: write PROGRAM_LOW and PROGRAM_HIGH, set CONTROL.start, and wai
 or until CONTROL.start reads as zero and STATUS is no longer RUNNING. After an error or a stop, set
 CONTROL.reset, and wait until it reads as zero.
 
+The program is read ahead of its turn: up to CONFIG_FETCH_DEPTH instructions of 64 bytes behind its
+END, which may hold anything but must be answered without an error.
+
 | offset | register | bits | field | access | reset | |
 |---|---|---|---|---|---|---|"""
 _ANY = "This page is generated from `afternorm/register_map.py` by `scripts/register_docs.py`."

@@ -5,8 +5,9 @@ From `address` on, instructions of `INSTRUCTION_BYTES` each are read in bursts o
 as many as the buffer has room for (and a burst may have).  What was asked for
 always has a place in the buffer, so beats are never held up.  Fetching stops
 when END is handed over or at `halt`; beats that are still on their way then are
-dropped, and a new start waits until the last of them has come.  Reads beyond
-END are harmless.
+dropped, and a new start waits until the last of them has come.  Up to
+`fetch_depth` instructions behind END may be read: memory must answer them, but
+what they hold does not matter.
 
 From a start to the first request are three cycles, from an instruction's last
 beat to `o` two; the throughput is one instruction in ``512 / dram_width`` cycles.
