@@ -94,6 +94,10 @@ class Builder:
         """Room for an operand that grows row by row and is read as B."""
         return Matrix.by_row(self._blocks(rows * blocks, high=True), rows, blocks)
 
+    def kept(self, rows: int, blocks: int) -> Matrix:
+        """Room for an operand that grows row by row and is read as A."""
+        return Matrix.by_row(self._blocks(rows * blocks), rows, blocks)
+
     def _blocks(self, size: int, *, high: bool = False) -> int:
         return self.buffers.add(Memory.SCRATCHPAD, size, high=high).start
 

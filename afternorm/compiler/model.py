@@ -55,7 +55,7 @@ from afternorm.compiler.layer_weights import (
     centre,
     normalizes_first,
 )
-from afternorm.compiler.planner import Plan, load, streamed_plan
+from afternorm.compiler.planner import PLACED, Plan, load, streamed_plan
 from afternorm.config import Config
 from afternorm.errors import CapacityError
 from afternorm.isa import INSTRUCTION_BYTES, Instruction, Opcode, Operand, Scale, Source, Target
@@ -224,7 +224,7 @@ class ModelCompiler:
             _Cache(
                 k=b.cache(self.tokens * batch, w.kv_heads * w.head_blocks),
                 v=b.stationary(w.kv_heads * w.head_dim, ceil_div(self.tokens, c.block) * batch),
-                x=b.cache(self.chunk * batch, w.model_blocks * c.tiles),
+                x=b.kept(self.chunk * batch, w.model_blocks * c.tiles),
             )
             for w in self.layers
         ]
@@ -251,14 +251,20 @@ class ModelCompiler:
         return min(self.chunk, self.tokens) if position == 0 and self.batch == 1 else 1
 
     def _settle(self) -> None:
-        """Give what stays its place, from the top of the memories down."""
-        top = {memory: words(self.config, memory) for memory in (Memory.SCRATCHPAD, Memory.VECTOR)}
+        """Give what stays its place: from 0 up what is read as A, from the top down all else."""
+        low = dict.fromkeys(PLACED, 0)
+        top = {memory: words(self.config, memory) for memory in PLACED}
         caches = {self.b.buffer(m) for cache in self._caches for m in (cache.k, cache.v, cache.x)}
         for buffer in self._persistent:
             buffer.base = None
-            if self.cached if buffer in caches else self.resident:
+            if not (self.cached if buffer in caches else self.resident):
+                continue
+            if buffer.high:
                 top[buffer.memory] -= buffer.size
                 buffer.base = top[buffer.memory]
+            else:
+                buffer.base = low[buffer.memory]
+                low[buffer.memory] += buffer.size
 
     # DRAM
 
@@ -587,7 +593,7 @@ class ModelCompiler:
             _Cache(
                 k=b.cache(end, kept.k.blocks),
                 v=b.stationary(w.kv_heads * w.head_dim, ceil_div(end, block)),
-                x=b.cache(self.chunk, kept.x.blocks),
+                x=b.kept(self.chunk, kept.x.blocks),
             )
             for _ in range(batch)
         ]
@@ -595,7 +601,7 @@ class ModelCompiler:
             keys, x = some[0].k.below(step.position), some[0].x.below(slot)
             self._tail(number, 0, step, some[0])
         else:
-            keys, x = b.cache(batch, kept.k.blocks), b.cache(batch, kept.x.blocks)
+            keys, x = b.cache(batch, kept.k.blocks), b.kept(batch, kept.x.blocks)
         caches = [
             Caches(
                 one.k,

@@ -10,7 +10,8 @@ There are two plans:
     For whole models.  Buffers with a `base` (caches, weights that stay) keep it.
     Intermediate results share an arena: a place is given away when its buffer was
     used for the last time, the one that has been free for longest first, so that
-    nobody waits for it.  Constants with a home in DRAM pass through a ring: each
+    nobody waits for it.  Those that are read as B have one of their own, in other banks
+    than A's if there is room.  Constants with a home in DRAM pass through a ring: each
     is loaded into the space of the oldest ones as soon as the last use of those is
     past, long before it is needed, so the array works while they stream.  A
     constant that is still there when it is used again is not loaded again.
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from afternorm.compiler.accesses import Memory, words
-from afternorm.compiler.buffers import Buffer
+from afternorm.compiler.buffers import Buffer, round_up
 from afternorm.config import Config
 from afternorm.errors import CapacityError
 from afternorm.isa import Opcode, Operand, Pair, Source, Target
@@ -171,7 +172,8 @@ def load(buffer: Buffer, base: int) -> Operation:
 def streamed_plan(config: Config, buffers: Buffers, operations: Sequence[Operation]) -> Plan:
     """Places for a program of a whole model; see the module's text.
 
-    Buffers with a `base` must lie at the top of their memory, without gaps.
+    Buffers with a `base` must lie without gaps: high ones at the top of their memory, others
+    from 0 on.
 
     Raises
     ------
@@ -188,7 +190,8 @@ def streamed_plan(config: Config, buffers: Buffers, operations: Sequence[Operati
     # The program's input comes before the constants: all else waits for it.
     inputs = len(list(takewhile(lambda one: one.opcode == Opcode.LOAD, operations)))
     for memory in PLACED:
-        _place(config, memory, inputs, used, places, loads, plan)
+        free = _free(config, memory, buffers)
+        _place(config, memory, inputs, free, used, places, loads, plan)
     plan.operations += loads.get(-1, [])
     for number, operation in enumerate(operations):
         fields = dict(operation.fields)
@@ -200,52 +203,90 @@ def streamed_plan(config: Config, buffers: Buffers, operations: Sequence[Operati
     return plan
 
 
+def _free(config: Config, memory: Memory, buffers: Buffers) -> tuple[int, int]:
+    """The free words: from the end of what stays low to the beginning of what stays high."""
+    low, top = 0, words(config, memory)
+    for buffer in buffers:
+        if buffer.memory == memory and buffer.base is not None:
+            if buffer.high:
+                top = min(top, buffer.base)
+            else:
+                low = max(low, buffer.base + buffer.size)
+    return low, top
+
+
 def _place(
     config: Config,
     memory: Memory,
     inputs: int,
+    free: tuple[int, int],
     used: list[list[tuple[str, Buffer]]],
     places: list[dict[Buffer, int]],
     loads: dict[int, list[Operation]],
     plan: Plan,
 ) -> None:
-    """Plan one memory: from 0 up the arena, then the ring, at the top what has its base."""
+    """Plan one memory between what stays at its lower end and at its top: arenas, then the ring."""
     uses: dict[Buffer, list[int]] = {}
-    top = words(config, memory)
     for number, pairs in enumerate(used):
         for _, buffer in pairs:
-            if buffer.memory != memory:
+            if buffer.memory != memory or buffer.base is not None:
                 continue
-            if buffer.base is not None:
-                top = min(top, buffer.base)
-            elif not uses.get(buffer) or uses[buffer][-1] != number:
+            if not uses.get(buffer) or uses[buffer][-1] != number:
                 uses.setdefault(buffer, []).append(number)
     results = {buffer: at for buffer, at in uses.items() if buffer.home is None}
     constants = {buffer: at for buffer, at in uses.items() if buffer.home is not None}
     total = sum(buffer.size for buffer in constants)
     largest = max((buffer.size for buffer in constants), default=0)
-    ring = min(total, max(2 * largest, top // _RING_SHARE))
-    everything, peak = sum(buffer.size for buffer in results), _peak(results)
-    # Room to rest for every place, if the ring has room for all constants; else, some.
-    sizes = [everything, _ARENA_PEAKS * peak, top - ring]
-    if everything + total > top:
-        del sizes[0]
-    for arena in sizes:
-        arena = min(arena, everything, top - ring)
-        if arena >= 0 and (given := _lifetimes(results, arena)) is not None:
-            break
-    else:
+    low, top = free
+    ring = min(total, max(2 * largest, (top - low) // _RING_SHARE))
+    size = words(config, memory)
+    bank = size // config.scratchpad_banks if memory == Memory.SCRATCHPAD else 1
+    given = _arenas(results, free, ring, total, bank)
+    if given is None:
         raise CapacityError(
-            f"the program needs more than the {words(config, memory)} {UNITS[memory]} of a tile: "
-            f"{words(config, memory) - top} for what stays, {ring} for what streams, "
-            f"and {peak} for intermediate results"
+            f"the program needs more than the {size} {UNITS[memory]} of a tile: "
+            f"{low + size - top} for what stays, {ring} for what streams, "
+            f"and {_peak(results)} for intermediate results"
         )
-    for buffer, base in given.items():
+    bases, begin = given
+    for buffer, base in bases.items():
         for number in results[buffer]:
             places[number][buffer] = base
     ahead = max(1, config.queue_depth // 2 - 1)
-    end = _ring(constants, arena, top, ahead, inputs - 1, places, loads)
-    plan.used[memory] = words(config, memory) - top + end
+    end = _ring(constants, begin, top, ahead, inputs - 1, places, loads)
+    plan.used[memory] = size - top + end
+
+
+def _arenas(
+    results: dict[Buffer, list[int]], free: tuple[int, int], ring: int, total: int, bank: int
+) -> tuple[dict[Buffer, int], int] | None:
+    """Places for intermediate results, and where constants may begin; None if they don't fit.
+
+    What is read as A comes first, what is read as B behind it, if possible from another bank on, as
+    constants and caches are B, too: an operand waits for the other one in its bank.
+    """
+    bottom, top = free
+    sides = [{b: at for b, at in results.items() if b.high == high} for high in (False, True)]
+    everything = [sum(buffer.size for buffer in side) for side in sides]
+    peaks = [_peak(side) for side in sides]
+    some = [min(most, _ARENA_PEAKS * peak) for most, peak in zip(everything, peaks, strict=True)]
+    # Banks apart come first.  Then room to rest for every place, if all constants have room, too;
+    # else, for some.
+    for align, choices in (
+        (bank, ((everything, total), (some, ring), (peaks, ring))),
+        (1, ((everything, total), (some, ring))),
+    ):
+        for (low, high), rest in choices:
+            begin = round_up(bottom + low, align)
+            if begin + high + rest > top:
+                continue
+            first = _lifetimes(sides[0], bottom, min(bottom + everything[0], begin))
+            second = _lifetimes(sides[1], begin, begin + high)
+            if first is not None and second is not None:
+                return first | second, begin + high
+    end = min(bottom + sum(everything), top - ring)
+    together = _lifetimes(results, bottom, end) if end >= bottom else None
+    return None if together is None else (together, end)
 
 
 def _peak(results: dict[Buffer, list[int]]) -> int:
@@ -261,27 +302,27 @@ def _peak(results: dict[Buffer, list[int]]) -> int:
     return peak
 
 
-def _lifetimes(results: dict[Buffer, list[int]], arena: int) -> dict[Buffer, int] | None:
-    """Places in ``0 .. arena - 1`` for buffers, each while it is in use; None if they don't fit.
+def _lifetimes(results: dict[Buffer, list[int]], low: int, high: int) -> dict[Buffer, int] | None:
+    """Places in ``low .. high - 1`` for buffers, each while it is in use; None if they don't fit.
 
     The search goes on behind the last place that was given, so that a place rests
-    before it is used again; where that does not fit, it begins at 0 each time.
+    before it is used again; where that does not fit, it begins at `low` each time.
     """
     for rotating in (True, False):
         given: dict[Buffer, int] = {}
         alive: list[tuple[int, int, Buffer]] = []
-        cursor = 0
+        cursor = low
         for buffer in sorted(results, key=lambda b: (results[b][0], b.start)):
             first = results[buffer][0]
             alive = [entry for entry in alive if results[entry[2]][-1] >= first]
-            starts = [0] + [end for _, end, _ in alive]
+            starts = [low] + [end for _, end, _ in alive]
             if rotating:
                 starts = sorted([*starts, cursor], key=lambda at: ((at < cursor), at))
             else:
                 starts.sort()
             for at in starts:
                 end = at + buffer.size
-                if end <= arena and all(end <= low or high <= at for low, high, _ in alive):
+                if end <= high and all(end <= begin or stop <= at for begin, stop, _ in alive):
                     given[buffer] = at
                     alive.append((at, end, buffer))
                     cursor = end

@@ -63,17 +63,20 @@ def test_random_programs(seed: int) -> None:
     for _ in range(200):
         buffers = Buffers()
         constants = [constant(buffers, rng.randint(1, 40)) for _ in range(rng.randint(1, 12))]
-        stays = buffers.add(Memory.SCRATCHPAD, rng.randint(1, 30))
-        stays.base = DEPTH - stays.size
+        stays = [
+            buffers.add(Memory.SCRATCHPAD, rng.randint(1, 15), high=high) for high in (False, True)
+        ]
+        stays[0].base, stays[1].base = 0, DEPTH - stays[1].size
         results: list[Buffer] = []
         operations = []
         for _ in range(40):
             if not results or rng.random() < 0.3:
-                results.append(buffers.add(Memory.SCRATCHPAD, rng.randint(1, 12)))
-                source = rng.choice([*constants, stays])
+                high = rng.random() < 0.3
+                results.append(buffers.add(Memory.SCRATCHPAD, rng.randint(1, 12), high=high))
+                source = rng.choice([*constants, *stays])
                 operations.append(gather(source.start, results[-1].start))
             else:
-                chosen = rng.choice([*constants, *results[-3:], stays])
+                chosen = rng.choice([*constants, *results[-3:], *stays])
                 operations.append(scan(chosen.start + rng.randrange(chosen.size)))
         check(buffers, operations, streamed_plan(CONFIG, buffers, operations))
 
@@ -118,6 +121,29 @@ def test_results_that_live_one_after_the_other_share_a_place() -> None:
     plan = streamed_plan(CONFIG, buffers, operations)
     check(buffers, operations, plan)
     assert plan.used[Memory.SCRATCHPAD] <= DEPTH
+
+
+@pytest.mark.parametrize("stay", [0, 30])
+@pytest.mark.parametrize("weights", [1, 12])
+def test_operands_lie_in_banks_of_their_own(stay: int, weights: int) -> None:
+    """What is read as A, and what is read as B: results, caches and weights."""
+    buffers = Buffers()
+    x, keys = (buffers.add(Memory.SCRATCHPAD, stay, high=high) for high in (False, True))
+    if stay:
+        x.base, keys.base = 0, DEPTH - stay
+    streamed = [x, *(buffers.add(Memory.SCRATCHPAD, 30) for _ in range(6))]
+    stationary = [keys, *(constant(buffers, 40) for _ in range(weights))]
+    stationary += [buffers.add(Memory.SCRATCHPAD, 10, high=True) for _ in range(2)]
+    products = [
+        Operation(Opcode.MATMUL, {"a_base": a.start, "b_base": b.start})
+        for a in streamed
+        for b in stationary
+        if a.size and b.size
+    ]
+    bank = DEPTH // CONFIG.scratchpad_banks
+    fields = [one.fields for one in streamed_plan(CONFIG, buffers, products).operations]
+    last = max(each["a_base"] + 29 for each in fields if "a_base" in each)
+    assert last // bank < min(each["b_base"] for each in fields if "b_base" in each) // bank
 
 
 def test_what_does_not_fit() -> None:
