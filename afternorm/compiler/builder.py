@@ -382,6 +382,17 @@ class Builder:
         if short:
             raise CapacityError(f"the work needs {', '.join(short)} in each tile")
 
+    def place(self) -> None:
+        """Give all buffers so far places of their own.
+
+        Raises
+        ------
+        CapacityError
+            As `check`.
+        """
+        used = fixed_plan(self.config, self.buffers)
+        self.check(*((UNITS[m], need, words(self.config, m)) for m, need in used.items()))
+
     def job(self, macs: int, **info: object) -> Job:
         """The finished job, all buffers in places of their own; `macs`: what its results need.
 
@@ -410,10 +421,8 @@ class Builder:
         CapacityError
             As `check`.
         """
-        c = self.config
-        used = fixed_plan(c, self.buffers)
-        self.check(*((UNITS[m], need, words(c, m)) for m, need in used.items()))
-        assembler = Assembler(c)
+        self.place()
+        assembler = Assembler(self.config)
         for operation in translate(self.buffers, self.operations):
             assembler.emit(operation.opcode, **operation.fields)
         return assembler.finish(), assembler.written

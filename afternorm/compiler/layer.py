@@ -164,6 +164,7 @@ def _compile_layer(
         rotation=rotation,
         keep=keep,
     )
+    b.place()  # what does not fit is not worth its instructions
     program.emit()
     _Results(program).name()
     return b.job(program.macs(), schedule=schedule, arch=layer.arch, tokens=tokens, kept=keep)

@@ -50,7 +50,7 @@ def test_icarus() -> None:
     ("arguments", "message"),
     [
         (["--checkpoint", "absent.bin"], "absent.bin"),
-        (["--tokens", "5000"], "the work needs"),
+        (["--tokens", "1500"], "the work needs"),
         pytest.param(
             ["--checkpoint", str(STORIES), "--layer", "7"],
             "there is no layer 7",

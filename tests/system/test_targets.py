@@ -134,6 +134,7 @@ def check_attention(
     assert outcome.span <= max((1 + share) * ideal, ideal + constant)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [1, 8])
 def test_attention_core(heads: int, seed: int) -> None:
     """QK, softmax and AV of S=128, head dimension 64, on R=C=32."""
