@@ -169,7 +169,7 @@ def test_gemm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "LENGTHS", (20, 32))
     monkeypatch.setattr(attention, "HEAD_DIMS", (16, 128))
-    monkeypatch.setattr(attention, "HEADS", 4)
+    monkeypatch.setattr(attention, "HEADS", 2)
     result = bench_attention(on_model())
     by = cycles(result)
     # P.V of a head of 128 would take more accumulator banks than there are.
@@ -233,7 +233,7 @@ def test_attention_waits_for_banks() -> None:
     more = config.with_(acc_banks=8)
 
     def idle(config: Config, head: int) -> float:
-        job = compile_attention(config, 256, head, attention.HEADS, True)
+        job = compile_attention(config, 128, head, attention.HEADS, True)
         return predict(config, job.program).idle_slots / int(job.info["ideal"])
 
     assert idle(config, 64) == idle(more, 64) == 0

@@ -146,6 +146,7 @@ def test_a_reset_amid_transfers(seed: int) -> None:
             check_copy(device, seed + number)
 
 
+@pytest.mark.slow
 def test_the_widest_beats(seed: int) -> None:
     """A beat holds several blocks and a whole instruction."""
     with RtlDevice(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformer layers and their parts on the RTL: every word as on the golden machine."""
 
+from itertools import product
 from typing import Literal
 
 import pytest
@@ -24,9 +25,18 @@ def odd_layer(arch: Arch, seed: int) -> Layer:
     return seeded_layer(arch, seed, dim=40, heads=4, kv_heads=kv_heads, hidden=52)
 
 
-@pytest.mark.parametrize("schedule", TUNED)
+SOME = [(name, schedule) for name in ("tiny", "T2-B16-F9") for schedule in TUNED]
+"""Without `make test-all`, the other configurations run deferred."""
+
+
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        pytest.param(*pair, marks=[] if pair in SOME or pair[1] == "deferred" else pytest.mark.slow)
+        for pair in product(CONFIGS, TUNED)
+    ],
+)
 def test_layer(name: str, arch: Arch, schedule: Schedule, seed: int) -> None:
     layer = odd_layer(arch, seed)
     x = seeded_input(layer, seed, TOKENS)

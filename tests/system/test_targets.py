@@ -69,7 +69,7 @@ def check_deferred(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["deferred"].cycles < min(outcomes[s].cycles for s in ("serial", "interleaved"))
 
 
-@pytest.mark.parametrize("kind", ["rms", "layer"])
+@pytest.mark.parametrize("kind", ["rms", pytest.param("layer", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("config", MACHINES)
 def test_deferred_norm_is_free(config: Config, kind: Literal["rms", "layer"], seed: int) -> None:
     check_deferred(
@@ -77,7 +77,7 @@ def test_deferred_norm_is_free(config: Config, kind: Literal["rms", "layer"], se
     )
 
 
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("causal", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("config", MACHINES)
 def test_deferred_softmax_is_free(config: Config, causal: bool, seed: int) -> None:
     check_deferred(costs(lambda s: compile_attention(config, 64, 64, 4, causal, schedule=s), seed))
