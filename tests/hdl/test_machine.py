@@ -20,13 +20,14 @@ from tb.machine import CONFIGS, TINY, run_exact
 from tb.random_program import OPCODES, random_job
 from tb.stream import STALLS
 
-PROGRAMS = 12
+PROGRAMS = 6
 
 
+@pytest.mark.parametrize("first", [0, pytest.param(PROGRAMS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_random_programs(name: str, seed: int) -> None:
+def test_random_programs(name: str, first: int, seed: int) -> None:
     """All opcodes and modes; DRAM never stalls, now and then, or most of the time."""
-    for number in range(PROGRAMS):
+    for number in range(first, first + PROGRAMS):
         run_exact(random_job(CONFIGS[name], seed + number), seed + number, stall=STALLS[number % 3])
 
 
