@@ -31,7 +31,7 @@ from functools import partial
 import numpy as np
 
 from afternorm.checkpoints.model import Model
-from afternorm.compiler.accesses import Memory, dram_ranges, words
+from afternorm.compiler.accesses import Memory, dram_ranges
 from afternorm.compiler.assembler import Assembler
 from afternorm.compiler.buffers import (
     Floats,
@@ -55,7 +55,7 @@ from afternorm.compiler.layer_weights import (
     centre,
     normalizes_first,
 )
-from afternorm.compiler.planner import PLACED, Plan, load, streamed_plan
+from afternorm.compiler.planner import Plan, fixed_plan, load, streamed_plan
 from afternorm.config import Config
 from afternorm.errors import CapacityError
 from afternorm.isa import INSTRUCTION_BYTES, Instruction, Opcode, Operand, Scale, Source, Target
@@ -252,19 +252,13 @@ class ModelCompiler:
 
     def _settle(self) -> None:
         """Give what stays its place: from 0 up what is read as A, from the top down all else."""
-        low = dict.fromkeys(PLACED, 0)
-        top = {memory: words(self.config, memory) for memory in PLACED}
         caches = {self.b.buffer(m) for cache in self._caches for m in (cache.k, cache.v, cache.x)}
+        stays = []
         for buffer in self._persistent:
             buffer.base = None
-            if not (self.cached if buffer in caches else self.resident):
-                continue
-            if buffer.high:
-                top[buffer.memory] -= buffer.size
-                buffer.base = top[buffer.memory]
-            else:
-                buffer.base = low[buffer.memory]
-                low[buffer.memory] += buffer.size
+            if self.cached if buffer in caches else self.resident:
+                stays.append(buffer)
+        fixed_plan(self.config, stays)
 
     # DRAM
 

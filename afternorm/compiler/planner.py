@@ -18,7 +18,7 @@ There are two plans:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -113,8 +113,8 @@ class Plan:
     used: dict[Memory, int] = field(default_factory=dict)
 
 
-def fixed_plan(config: Config, buffers: Buffers) -> dict[Memory, int]:
-    """Give every buffer its `base`: low ones from 0 up, high ones from the top down.
+def fixed_plan(config: Config, buffers: Iterable[Buffer]) -> dict[Memory, int]:
+    """Give each of `buffers` its `base`: low ones from 0 up, high ones from the top down.
 
     Returns
     -------
