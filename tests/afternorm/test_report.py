@@ -134,7 +134,7 @@ def test_an_interrupted_report_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(afternorm.report, "_run_yosys", run)
     with pytest.raises(KeyboardInterrupt):
-        report(DESIGN, top="top", target="ecp5")
+        report(DESIGN, top="top", target="ecp5", jobs=1)
     told: list[tuple[int, int]] = []
     result = report(
         DESIGN, top="top", target="ecp5", advance=lambda done, total: told.append((done, total))
