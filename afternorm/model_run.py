@@ -284,6 +284,7 @@ def _program(config: Config, done: Done) -> ProgramResult:
         ideal=done.program.ideal,
         macs=done.program.macs,
         dram_bytes=done.dram_bytes,
+        dram_needed=done.program.needed,
         engines={engine.name.lower(): done.run.engine(engine).busy for engine in Engine},
         lost=done.run.lost if done.run.cycles else prediction.lost,
     )

@@ -193,7 +193,8 @@ class ProgramResult:
     predicted : what the cycle model says of them.
     ideal : array cycles of its padded products.
     macs : multiplications that it needs.
-    dram_bytes : bytes of DRAM moved, instructions included.
+    dram_bytes, dram_needed : bytes of DRAM moved, instructions included; bytes of its data that
+        are read or written at all, each of them once.
     engines : busy cycles by engine.
     lost : idle slots by whom they are lost to; on the golden machine what the model says.
     """
@@ -206,6 +207,7 @@ class ProgramResult:
     ideal: int
     macs: int
     dram_bytes: int
+    dram_needed: int
     engines: dict[str, int]
     lost: dict[str, int]
 

@@ -124,7 +124,7 @@ def print_model(result: ModelResult, config: Config) -> None:
     timed = result.backend in ("rtl", "uart")
     table = _table(
         "schedule", "cycles", "per token", "relative", "tokens/s", "MACs used", "instr.",
-        "DRAM bytes", "words", "differ", "flags",
+        "DRAM bytes", "needed", "words", "differ", "flags",
     )  # fmt: skip
     fastest = min(_per_token(run) for run in result.runs)
     for run in result.runs:
@@ -139,6 +139,7 @@ def print_model(result: ModelResult, config: Config) -> None:
             f"{macs / (cycles * config.macs):.1%}",
             f"{sum(program.instructions for program in run.programs):,}",
             f"{sum(program.dram_bytes for program in run.programs):,}",
+            f"{sum(program.dram_needed for program in run.programs):,}",
             f"{run.words:,}",
             str(run.mismatches),
             ", ".join(run.flags) or "-",

@@ -188,10 +188,18 @@ class Model:
 
 
 def seeded_model(
-    arch: Arch, seed: int, *, layers: int = 2, context: int = 40, vocabulary: int = 45
+    arch: Arch,
+    seed: int,
+    *,
+    layers: int = 2,
+    context: int = 40,
+    vocabulary: int = 45,
+    dim: int = 36,
+    heads: int = 3,
+    head_dim: int = 10,
+    hidden: int = 50,
 ) -> Model:
-    """A small model with random weights, whose sizes are multiples of nothing; no tokenizer."""
-    dim, heads = 36, 3
+    """A model with random weights and no tokenizer, by default small and of awkward sizes."""
     rng = np.random.default_rng([seed, layers, context, vocabulary])
     rotates, encodes = arch == "llama", arch == "bert"
     embedding = rng.normal(size=(vocabulary, dim))
@@ -205,8 +213,8 @@ def seeded_model(
                 dim=dim,
                 heads=heads,
                 kv_heads=1 if rotates else heads,
-                hidden=50,
-                head_dim=10,
+                hidden=hidden,
+                head_dim=head_dim,
             )
             for number in range(layers)
         ),

@@ -13,6 +13,7 @@ an accumulator bank (it has a single read port), the reduction tree and the
 statistics tap.  They count as words of `Memory.RESOURCE` that are written.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cache
@@ -181,6 +182,15 @@ def dram_ranges(config: Config, i: Instruction) -> list[tuple[int, int]]:
         for name, size in arrays
         for first in (i[name] + tile * i[f"{name}_tile"] for tile in range(tiles))
     ]
+
+
+def covered(ranges: Iterable[tuple[int, int]]) -> int:
+    """Words, or bytes, that lie in at least one of the ranges (first, end)."""
+    total = at = 0
+    for first, end in sorted(ranges):
+        total += max(0, end - max(first, at))
+        at = max(at, end)
+    return total
 
 
 def _statistics(x: _Collector, c: Config, i: Instruction, rows: int) -> None:

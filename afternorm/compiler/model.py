@@ -31,7 +31,7 @@ from functools import partial
 import numpy as np
 
 from afternorm.checkpoints.model import Model
-from afternorm.compiler.accesses import Memory, dram_ranges
+from afternorm.compiler.accesses import Memory, covered, dram_ranges
 from afternorm.compiler.assembler import Assembler
 from afternorm.compiler.buffers import (
     Floats,
@@ -78,7 +78,8 @@ class ModelProgram:
     instructions : the program; it lies at address 0.
     rows : of input that it takes.
     ideal, macs : array cycles of its padded products, and multiplications that it needs.
-    moved : bytes of DRAM that its LOADs and STOREs move.
+    moved, needed : bytes of DRAM that its LOADs and STOREs move; of these, each one that is read
+        and each one that is written, once.
     used : words that it needs of each memory of a tile.
     """
 
@@ -87,6 +88,7 @@ class ModelProgram:
     ideal: int
     macs: int
     moved: int
+    needed: int
     used: dict[Memory, int]
 
     @property
@@ -433,13 +435,17 @@ class ModelCompiler:
                 f"the program has {len(instructions)} instructions; there is room for "
                 f"{self._room // INSTRUCTION_BYTES}"
             )
-        moved = sum(
-            end - first
-            for i in instructions
-            if i.opcode in (Opcode.LOAD, Opcode.STORE)
-            for first, end in dram_ranges(self.config, i)
-        )
-        return ModelProgram(instructions, rows, ideal, macs, moved, plan.used)
+        moved = needed = 0
+        for opcode in (Opcode.LOAD, Opcode.STORE):
+            ranges = [
+                piece
+                for i in instructions
+                if i.opcode == opcode
+                for piece in dram_ranges(self.config, i)
+            ]
+            moved += sum(end - first for first, end in ranges)
+            needed += covered(ranges)
+        return ModelProgram(instructions, rows, ideal, macs, moved, needed, plan.used)
 
     def _plan(
         self, position: int, rows: int, length: int | None = None

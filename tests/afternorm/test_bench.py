@@ -227,6 +227,7 @@ def test_attention_has_no_idle_slot(config: Config, S: int, head: int, causal: b
         assert least <= ideal <= 1.05 * least
 
 
+@pytest.mark.slow
 def test_attention_waits_for_banks() -> None:
     """As wide as deep, and two heads to an array's width: banks are not drained fast enough."""
     config = preset("large").with_(tiles=1, scratchpad_depth=1 << 15, vector_depth=1 << 15)

@@ -220,7 +220,9 @@ def test_streamed_weights_move_once() -> None:
     compiler = ModelCompiler(TINY.with_(scratchpad_depth=1024), model, tokens=8)
     assert not compiler.resident
     regions = {region.name: region.size for region in compiler.regions}
-    moved = compiler.encode(8).moved
+    program = compiler.encode(8)
+    moved = program.moved
+    assert moved == program.needed
     assert moved <= sum(regions.values())
     assert moved >= 0.9 * regions["weights and caches"]
 

@@ -160,7 +160,9 @@ def run(name: str, testcase: Any, seed: int, workdir: Any = None, **settings: An
 RANDOM = ("matches_golden", "flags_one_by_one", "statistics_go_on", "drains_at_once")
 
 
-@pytest.mark.parametrize("name", ["8x4", "8x8", "8x16", "32x16"])
+@pytest.mark.parametrize(
+    "name", ["8x4", "8x8", pytest.param("8x16", marks=pytest.mark.slow), "32x16"]
+)
 def test_matches_golden(name: str, seed: int) -> None:
     run(name, RANDOM, seed)
 

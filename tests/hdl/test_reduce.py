@@ -189,7 +189,7 @@ def test_tap(config: Config, seed: int) -> None:
         )
 
 
-@pytest.mark.parametrize("fraction_bits", [9, 23])
+@pytest.mark.parametrize("fraction_bits", [9, pytest.param(23, marks=pytest.mark.slow)])
 def test_tree(fraction_bits: int, seed: int) -> None:
     config = TINY.with_(lanes=2, fraction_bits=fraction_bits)
     top = Trees(config=config, sizes=[1, 2, 3, 4, 5, 16])
@@ -237,9 +237,9 @@ def test_scale_memory(seed: int) -> None:
     ("tiles", "changes"),
     [
         (1, {"block": 32, "fraction_bits": 9}),
-        (2, {"block": 16, "fraction_bits": 23}),
+        pytest.param(2, {"block": 16, "fraction_bits": 23}, marks=pytest.mark.slow),
         (3, {}),
-        (4, {}),
+        pytest.param(4, {}, marks=pytest.mark.slow),
     ],
 )
 def test_engine(tiles: int, changes: dict[str, int], seed: int) -> None:

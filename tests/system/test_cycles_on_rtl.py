@@ -206,7 +206,7 @@ def whole_model(config: Config, schedule: Schedule, chunk: int, latency: int) ->
 @pytest.mark.parametrize("schedule", ["serial", "deferred"])
 def test_weights_that_stream(schedule: Schedule, latency: int) -> None:
     """DRAM is what a whole model on the smallest accelerator waits for."""
-    whole_model(preset("tiny").with_(acc_width=32), schedule, 8, latency)
+    whole_model(TINY, schedule, 8, latency)
 
 
 @pytest.mark.slow

@@ -44,13 +44,14 @@ def recorded(arch: Arch, schedule: Schedule, seed: int, **sizes: int) -> Recorde
 
 def replay(
     device: Recorder, seed: int, folder: Path, *, stall: float = 0.2, corrupt: bool = False
-) -> None:
-    """Do the same on the RTL behind its buses, and print what it took."""
+) -> int:
+    """Do the same on the RTL behind its buses, and print what it took; the beats of data."""
+    config = device.machine.config
     recording = folder / "recording.pickle"
     recording.write_bytes(pickle.dumps(device.recording))
-    verilog = emitted(AxiAccelerator, name="afternorm_axi", config=TINY)
+    verilog = emitted(AxiAccelerator, name="afternorm_axi", config=config)
     parameters = {
-        "config": TINY.to_dict(),
+        "config": config.to_dict(),
         "stall": stall,
         "recording": str(recording),
         "max_cycles": MAX_CYCLES,
@@ -58,9 +59,11 @@ def replay(
     }
     built = build_verilog(verilog, name="afternorm_axi")
     built.run("tb.bench_axi_models", parameters=parameters, seed=seed, workdir=folder)
-    figures = re.search(r"\d+ programs, .*", (folder / "bench.log").read_text(encoding="utf-8"))
+    log = (folder / "bench.log").read_text(encoding="utf-8")
+    figures = re.search(r"\d+ programs, .* (\d+) beats read, (\d+) written.*", log)
     assert figures is not None
     print(figures[0])
+    return int(figures[1]) + int(figures[2])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,23 @@ def test_weights_that_stream(seed: int, tmp_path: Path) -> None:
     """A classifier larger than the scratchpad, from memory without pauses."""
     device = recorded("llama", "deferred", seed, context=3000, vocabulary=2500)
     replay(device, seed, tmp_path, stall=0.0)
+
+
+@pytest.mark.slow
+def test_traffic_of_a_layer(seed: int, tmp_path: Path) -> None:
+    """A layer of MiniLM's sizes moves little more than its data, once: its program is the rest."""
+    config = preset("small")
+    sizes = {"layers": 1, "dim": 384, "heads": 12, "head_dim": 32, "hidden": 1536}
+    compiler = ModelCompiler(config, seeded_model("bert", seed, **sizes), tokens=9)
+    device = Recorder(config, compiler.image())
+    engine = Inference(compiler, device)
+    engine.features(TEXT[:PREFILL])
+    beats = replay(device, seed, tmp_path, stall=0.0)
+    programs = [engine.prologue.program, *(one.program for one in engine.done)]
+    needed = sum(program.needed for program in programs)
+    moved = beats * config.dram_width // 8
+    print(f"{moved:,} bytes in all at the port, {moved / needed:.3f} of {needed:,} bytes of data")
+    assert sum(one.program.moved for one in engine.done) <= moved <= 1.05 * needed
 
 
 def test_bench_sees_one_wrong_bit(seed: int, tmp_path: Path) -> None:
