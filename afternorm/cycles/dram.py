@@ -492,16 +492,10 @@ class Store(Working):
                 request = self._request(max(time + runs.before, self._read_end + 1))
                 yield request
                 words, base = runs.words, runs.base + number * runs.words
-                span = runs.steps // words
                 banks = ALL_BANKS if floats else m.banks(base, base + words - 1)
-                uses = memory.others(priority, request, banks)
-                last = next_free(uses, request + 1)
-                begin = max(last + self.FROM_READ, self._packed + 1)
-                for _ in range(words - 1):
-                    last = next_free(uses, last + 1)
-                packed = max(begin + runs.steps, last + self.FROM_READ + span) - 1
-                # Only so many words are read ahead.
-                self._read_end = max(last, packed + 1 - _WORDS * span)
+                packed = yield from self._read(
+                    memory, priority, banks, request, words, runs.steps // words
+                )
                 self._end_burst(request, packed)
                 time = request
                 if runs.extra:
@@ -509,6 +503,30 @@ class Store(Working):
                     self._end_burst(time, packed + runs.extra)
         self.complete(i, self._packed + self.TO_DRAM + m.dram_latency)
         self.release(time + 1)
+
+    def _read(
+        self, memory: Port, priority: int, banks: int, request: int, words: int, span: int
+    ) -> Steps:
+        """When the last of a burst's words, `span` cycles each, is packed."""
+        last, end = request, self._packed
+        # Only so many words are read ahead of those that are packed.
+        packed = deque([-1] * _WORDS, _WORDS)
+        while words:
+            part = min(words, _WORDS)
+            words -= part
+            # Who goes before, in the cycles of these reads, is known when they are over.
+            yield max(last + part, packed[part - 1] + 1)
+            since, uses = last, memory.others(priority, last, banks)
+            for _ in range(part):
+                last = next_free(uses, max(last, packed[0]) + 1)
+                while last > memory.kernel.now:
+                    yield last
+                    uses = memory.others(priority, since, banks)
+                    last = next_free(uses, last)
+                end = max(end + 1, last + self.FROM_READ) + span - 1
+                packed.append(end)
+        self._read_end = last
+        return end
 
     def _request(self, offered: int) -> int:
         """When a burst is requested."""

@@ -60,7 +60,8 @@ class Gather(Working):
                 if bank not in known:
                     known[bank] = m.third.others(_READ, first, 1 << bank)
                 earlier = read, written
-                read = next_free(known[bank], max(read + 1, window[0] + 1))
+                wanted = max(read + 1, window[0] + 1)
+                read = next_free(known[bank], wanted)
                 written = next_free(writes, max(read + distance, written + 1))
                 while written > m.kernel.now:
                     yield written
@@ -68,9 +69,12 @@ class Gather(Working):
                     writes = m.writes.others(_WRITE, first)
                     read = next_free(known[bank], read)
                     written = next_free(writes, max(read + distance, written))
-                if read > earlier[0] + 1:
+                if wanted > earlier[0] + 1:
                     reading.end = earlier[0] + 1
-                    reading = m.third.announce(read, read + rest, _READ)
+                    reading = m.third.announce(wanted, read + rest, _READ)
+                else:
+                    # Refused, it keeps the port from all that go later.
+                    reading.end = max(reading.end, read + rest)
                 if written > max(earlier[1], begin - 1) + 1:
                     writing.end = max(earlier[1] + 1, begin)
                     writing = m.writes.announce(written, written + rest, _WRITE)

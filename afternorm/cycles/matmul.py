@@ -117,7 +117,7 @@ class Matmul(Unit):
                 self._tapped = go + rows
             if tile == 0:
                 early = go + rows
-            loading = width if apart else c + rows  # refused, B asks all the time
+            loading = width if apart else width + rows  # refused, B asks all the time
             self._announce(start, go + rows, body, top, width, loading)
         if tap_b:
             early = complete + 1

@@ -46,7 +46,14 @@ class Checked:
         self.config, self.latency = config, latency
         self.device = RtlDevice(config, latency=latency)
 
-    def __call__(self, program: Sequence[Instruction], what: str, *, engines: bool = True) -> None:
+    def __call__(
+        self,
+        program: Sequence[Instruction],
+        what: str,
+        *,
+        engines: bool = True,
+        tolerance: float = TOLERANCE,
+    ) -> None:
         """Run a program and compare: its cycles, what each engine did in them, and who lost some.
 
         Where all else is exact, so is to whom each idle slot is lost.
@@ -56,7 +63,7 @@ class Checked:
         run = self.device.run(0)
         assert run.status == Status.DONE, f"{what}: {run.error.name} at {run.error_index}"
         prediction = predict(self.config, program, dram_latency=self.latency)
-        allowed = max(CYCLES, math.ceil(TOLERANCE * run.cycles))
+        allowed = max(CYCLES, math.ceil(tolerance * run.cycles))
         pairs = [("cycles", prediction.cycles, run.cycles)]
         if prediction.rows:
             pairs += [
@@ -68,7 +75,7 @@ class Checked:
             counted = run.engine(engine)
             for name in ("busy", "waiting", "starved"):
                 pairs.append((f"{engine.name} {name}", getattr(time, name), getattr(counted, name)))
-        if all(predicted == counted_cycles for _, predicted, counted_cycles in pairs):
+        if engines and all(predicted == counted_cycles for _, predicted, counted_cycles in pairs):
             assert prediction.lost == run.lost, what
         for who, slots in prediction.lost.items() if engines else ():
             pairs.append((f"slots lost to {who}", slots, run.lost[who]))
@@ -106,8 +113,7 @@ def test_attention(checked: Checked, causal: bool) -> None:
     config = checked.config
     for schedule in ("serial", "deferred"):
         job = compile_attention(config, 45, 12, 4, causal, schedule=schedule)
-        # On three tiles the model divides the port that scans and divisions share another way.
-        checked(job.program, schedule, engines=config.tiles != 3 or schedule != "serial")
+        checked(job.program, schedule)
     checked(compile_attention(config, 45, 12, 2, causal, split_keys=True).program, "split keys")
 
 
@@ -128,12 +134,15 @@ def test_layers(checked: Checked, arch: Arch, schedule: Schedule) -> None:
 
 
 def test_random_programs(checked: Checked) -> None:
-    """What works in the tiles, in each other's way; seeds are fixed as errors add up in some."""
+    """All engines in each other's way; seeds are fixed as errors add up in some."""
     inside = [opcode for opcode in OPCODES if opcode not in (Opcode.LOAD, Opcode.STORE)]
     for number in range(8):
         job = random_job(checked.config, number, 80, opcodes=inside)
-        # A gather of four tiles may be off where it meets a scan, a pass and a product in a bank.
-        checked(job.program, f"program {number}", engines=checked.config.tiles < 4)
+        checked(job.program, f"program {number}")
+        # A transfer beside all else goes last at every port.
+        job = random_job(checked.config, number, 80)
+        what = f"program {number} with transfers"
+        checked(job.program, what, engines=False, tolerance=2 * TOLERANCE)
 
 
 def test_operands_over_the_end_of_a_bank(checked: Checked) -> None:
