@@ -30,17 +30,16 @@ class Gather(Working):
         banks = m.banks(base, base + (rows - 1) * row_step + (blocks - 1) * block_step)
         number, every = 0, rows * blocks
         left = c.tiles * every
-        read, written = accepted, -1
+        read, written = accepted, accepted + distance
         window = [-1] * (_WINDOW + m.hops * log2_ceil(c.tiles))
+        # Who goes after is told at first of all cycles that are wanted.
+        reading = m.third.announce(read + 1, read + 1 + left, _READ)
+        writing = m.writes.announce(written + 1, written + 1 + left, _WRITE)
         while left:
             count = min(_SLICE, left)
             left -= count
-            # What goes before in the cycles of a slice is known when they are over; who goes after
-            # is told at first of the cycles that are wanted.
+            # What goes before in the cycles of a slice is known when they are over.
             first = read + 1
-            reading = m.third.announce(first, first + count, _READ)
-            begin = max(first + distance, written + 1)
-            writing = m.writes.announce(begin, begin + count, _WRITE)
             yield read + count + distance
             known: dict[int, list[Use]] = {}
             writes = m.writes.others(_WRITE, first)
@@ -53,7 +52,7 @@ class Gather(Working):
                 del window[:count]
                 window += range(written - count + 1, written + 1)
                 continue
-            for rest in range(count, 0, -1):
+            for rest in range(left + count, left, -1):
                 row, block = divmod(number % every, blocks)
                 number += 1
                 bank = m.bank(base + row * row_step + block * block_step)
@@ -62,24 +61,25 @@ class Gather(Working):
                 earlier = read, written
                 wanted = max(read + 1, window[0] + 1)
                 read = next_free(known[bank], wanted)
-                written = next_free(writes, max(read + distance, written + 1))
+                arrived = max(read + distance, written + 1)
+                written = next_free(writes, arrived)
                 while written > m.kernel.now:
                     yield written
                     known = {bank: m.third.others(_READ, first, 1 << bank)}
                     writes = m.writes.others(_WRITE, first)
                     read = next_free(known[bank], read)
-                    written = next_free(writes, max(read + distance, written))
+                    arrived = max(read + distance, earlier[1] + 1)
+                    written = next_free(writes, max(arrived, written))
+                # Refused, it keeps the ports from all that go later.
                 if wanted > earlier[0] + 1:
                     reading.end = earlier[0] + 1
                     reading = m.third.announce(wanted, read + rest, _READ)
-                else:
-                    # Refused, it keeps the port from all that go later.
-                    reading.end = max(reading.end, read + rest)
-                if written > max(earlier[1], begin - 1) + 1:
-                    writing.end = max(earlier[1] + 1, begin)
-                    writing = m.writes.announce(written, written + rest, _WRITE)
+                reading.end = read + rest
+                if arrived > earlier[1] + 1:
+                    writing.end = earlier[1] + 1
+                    writing = m.writes.announce(arrived, written + rest, _WRITE)
+                writing.end = written + rest
                 del window[0]
                 window.append(written)
-            reading.end, writing.end = read + 1, written + 1
         self.complete(i, written)
         self.release(written + 1)
