@@ -124,7 +124,7 @@ def print_model(result: ModelResult, config: Config) -> None:
     timed = result.backend in ("rtl", "uart")
     table = _table(
         "schedule", "cycles", "per token", "relative", "tokens/s", "MACs used", "instr.",
-        "DRAM bytes", "needed", "words", "differ", "flags",
+        "DRAM bytes", "words", "differ", "flags",
     )  # fmt: skip
     fastest = min(_per_token(run) for run in result.runs)
     for run in result.runs:
@@ -139,7 +139,6 @@ def print_model(result: ModelResult, config: Config) -> None:
             f"{macs / (cycles * config.macs):.1%}",
             f"{sum(program.instructions for program in run.programs):,}",
             f"{sum(program.dram_bytes for program in run.programs):,}",
-            f"{sum(program.dram_needed for program in run.programs):,}",
             f"{run.words:,}",
             str(run.mismatches),
             ", ".join(run.flags) or "-",
@@ -159,6 +158,9 @@ def print_model(result: ModelResult, config: Config) -> None:
     for run in result.runs:
         slots = lost_in_all(program.lost for program in run.programs)
         console.print(f"{run.schedule}: {lost_to(slots)}")
+    if not first.resident:
+        traffic = (f"{run.schedule} {_traffic(run):.3f}" for run in result.runs)
+        console.print(f"bytes of DRAM, over those of the data, each once: {', '.join(traffic)}")
     known = "" if timed else "cycles are predicted; "
     console.print(
         f"{known}tokens/s at {result.clock:g} MHz; to load what stays takes "
@@ -170,6 +172,12 @@ def print_model(result: ModelResult, config: Config) -> None:
 def _cycles(program: ProgramResult) -> int:
     """Measured on the RTL; else predicted."""
     return program.cycles or program.predicted
+
+
+def _traffic(run: ModelRun) -> float:
+    """Bytes of DRAM that were moved, programs included, for one that had to be."""
+    moved = sum(program.dram_bytes for program in run.programs)
+    return moved / sum(program.dram_needed for program in run.programs)
 
 
 def _per_token(run: ModelRun) -> float:

@@ -49,6 +49,7 @@ def test_adder_on_rtl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert [text["text"] for text in one["texts"]] == [a + b for a, b in SUMS.items()]
         # Weights stream: they are more than the scratchpad holds.
         assert all(program["dram_bytes"] > 40_000 for program in one["programs"])
+        assert all(program["dram_needed"] < program["dram_bytes"] for program in one["programs"])
         slots = sum(sum(program["lost"].values()) for program in one["programs"])
         assert slots > 0 and f"{schedule}: idle slots {slots:,}: " in out
     assert cycles["deferred"] < cycles["serial"]
