@@ -201,7 +201,7 @@ def synthesize(
 
     advance(0, len(bodies))
     with ThreadPoolExecutor(jobs or os.cpu_count()) as threads:
-        # The longest take the longest: they come first, so that none is left alone at the end.
+        # Long modules come first, so that none is left alone at the end.
         order = sorted(bodies, key=lambda module: len(bodies[module]), reverse=True)
         futures = {module: threads.submit(counted, module) for module in order}
         try:
