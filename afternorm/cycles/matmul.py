@@ -70,7 +70,9 @@ class Matmul(Unit):
             offer = taken + TILER_PERIOD
             first = taken + 1
             if tap_b:
-                first = max(first, (self._tapped if continues else self._burst) + t.tap_period)
+                # The tap takes no columns while rows pass it.
+                apart_by = t.tap_period if continues else 1
+                first = max(first, self._tapped + apart_by, self._burst + t.tap_period)
             if tile == 0 or not apart:
                 complete = self._load(first, width, column, body["b_col"])
             else:
