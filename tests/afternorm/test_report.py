@@ -82,7 +82,10 @@ def test_cells_of_equal_modules_multiply() -> None:
     assert result.other == {}
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(t, marks=[] if t in ("ecp5", "xilinx") else pytest.mark.slow) for t in TARGETS],
+)
 def test_every_target_counts_all_cells(target: str) -> None:
     result = report(DESIGN, top="top", target=target)
     assert result.other == {}

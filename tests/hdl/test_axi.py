@@ -59,7 +59,9 @@ def accelerator(
     )
 
 
-@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize(
+    "stall", [0.3, *(pytest.param(p, marks=pytest.mark.slow) for p in (0, 0.9))]
+)
 def test_registers(stall: float, seed: int) -> None:
     accelerator(["registers", "interrupts"], stall, seed)
 

@@ -6,7 +6,6 @@ import pytest
 from afternorm.config import preset
 from hdl.dma.fetch import Fetch
 from tb.runner import build
-from tb.stream import STALLS
 
 CONFIGS = {
     "64 bits": preset("tiny"),
@@ -15,7 +14,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("stall", [0.0, pytest.param(0.3, marks=pytest.mark.slow), 0.9])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_programs(name: str, stall: float, seed: int) -> None:
     config = CONFIGS[name]

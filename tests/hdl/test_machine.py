@@ -24,7 +24,10 @@ PROGRAMS = 6
 
 
 @pytest.mark.parametrize("first", [0, pytest.param(PROGRAMS, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "T3-B8-F23" else []) for n in CONFIGS],
+)
 def test_random_programs(name: str, first: int, seed: int) -> None:
     """All opcodes and modes; DRAM never stalls, now and then, or most of the time."""
     for number in range(first, first + PROGRAMS):

@@ -174,7 +174,11 @@ class Cluster(wiring.Component):
 
 
 @pytest.mark.parametrize(
-    "config", [TINY, TINY.with_(block=32, fraction_bits=9)], ids=["block8", "block32"]
+    "config",
+    [
+        pytest.param(TINY, id="block8", marks=pytest.mark.slow),
+        pytest.param(TINY.with_(block=32, fraction_bits=9), id="block32"),
+    ],
 )
 def test_tap(config: Config, seed: int) -> None:
     top = StatisticsTap(config=config)
@@ -236,7 +240,7 @@ def test_scale_memory(seed: int) -> None:
 @pytest.mark.parametrize(
     ("tiles", "changes"),
     [
-        (1, {"block": 32, "fraction_bits": 9}),
+        pytest.param(1, {"block": 32, "fraction_bits": 9}, marks=pytest.mark.slow),
         pytest.param(2, {"block": 16, "fraction_bits": 23}, marks=pytest.mark.slow),
         (3, {}),
         pytest.param(4, {}, marks=pytest.mark.slow),

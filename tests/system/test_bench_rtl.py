@@ -68,6 +68,7 @@ def test_kernels(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     check_model(bench_norm(rtl, tokens=16), bench_norm(model, tokens=16))
 
 
+@pytest.mark.slow
 def test_layer_and_decode(seed: int) -> None:
     rtl, model = both(seed)
     llama = seeded_model("llama", seed % 1000)

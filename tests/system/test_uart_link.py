@@ -151,7 +151,8 @@ def test_memory_registers_programs(board: Boards, noise: float, seed: int) -> No
         assert (device.link.repeated > 0) == (noise > 0)
 
 
-@pytest.mark.parametrize("noise", [0.0, pytest.param(NOISE / 8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0, NOISE / 8])
 def test_model(board: Boards, noise: float, seed: int) -> None:
     model = seeded_model("llama", seed, layers=1)
     compiler = ModelCompiler(TINY, model, tokens=10, chunk=8)
