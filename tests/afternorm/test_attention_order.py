@@ -168,6 +168,7 @@ def test_no_slot_is_lost(config: Config, S: int, head: int) -> None:
     assert prediction.span == job.info["ideal"] + config.rows + 2 * config.columns + 13
 
 
+@pytest.mark.slow
 def test_plans_that_do_not_fit_are_left_out() -> None:
     """Of 100 rows, those with the most probabilities between scores and values; then all."""
     config = preset("medium").with_(tiles=1)

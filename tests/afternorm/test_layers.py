@@ -218,7 +218,7 @@ def test_bad_arguments() -> None:
         compile_layer(TINY, layer, np.zeros((4, 40)), "serial", length=2)
 
 
-@pytest.mark.parametrize("tiles", [1, 2, 3])
+@pytest.mark.parametrize("tiles", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
 def test_kernels(tiles: int) -> None:
     config = TINY.with_(tiles=tiles)
     jobs = [compile_gemm(config, 33, 45, 29)]

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from afternorm.cli import WRAPPERS
 from afternorm.config import preset
 from afternorm.files import write_directory
 from afternorm.generate import TOP, Wrapper, generate
 from afternorm.package.lint import WAIVERS
 
-SMALL = pytest.param("small", "axi", marks=pytest.mark.slow)
+SLOW = [
+    pytest.param(name, wrapper, marks=pytest.mark.slow)
+    for name, wrapper in (("tiny", "none"), ("small", "axi"))
+]
 
 FAULTS = {
     "LATCH": "reg fault; always @* if (rst) fault = clk;",
@@ -77,7 +79,7 @@ def broken(files: Mapping[str, str], text: str) -> dict[str, str]:
     return {**files, f"{TOP}.v": f"{verilog[:start]} {text} {verilog[start:]}"}
 
 
-@pytest.mark.parametrize(("name", "wrapper"), [*(("tiny", each) for each in WRAPPERS), SMALL])
+@pytest.mark.parametrize(("name", "wrapper"), [("tiny", "axi"), *SLOW])
 def test_lint(tmp_path: Path, name: str, wrapper: Wrapper) -> None:
     folder = tmp_path / "core"
     files = tiny(wrapper) if name == "tiny" else generate(preset(name), wrapper=wrapper)

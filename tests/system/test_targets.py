@@ -77,7 +77,8 @@ def test_deferred_norm_is_free(config: Config, kind: Literal["rms", "layer"], se
     )
 
 
-@pytest.mark.parametrize("causal", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("config", MACHINES)
 def test_deferred_softmax_is_free(config: Config, causal: bool, seed: int) -> None:
     check_deferred(costs(lambda s: compile_attention(config, 64, 64, 4, causal, schedule=s), seed))
