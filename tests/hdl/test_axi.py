@@ -60,7 +60,7 @@ def accelerator(
 
 
 @pytest.mark.parametrize(
-    "stall", [0.3, *(pytest.param(p, marks=pytest.mark.slow) for p in (0, 0.9))]
+    "stall", [pytest.param(p, marks=[] if p == 0.3 else pytest.mark.slow) for p in STALLS]
 )
 def test_registers(stall: float, seed: int) -> None:
     accelerator(["registers", "interrupts"], stall, seed)

@@ -29,7 +29,9 @@ def run(
     built.run("tb.bench_dma", parameters=parameters, seed=seed, workdir=workdir)
 
 
-@pytest.mark.parametrize("config", [pytest.param("tiny", marks=pytest.mark.slow), "narrow", "wide"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(n, marks=pytest.mark.slow if n == "tiny" else []) for n in CONFIGS]
+)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_moves_words(engine: str, config: str, seed: int) -> None:
     run(engine, config, seed)

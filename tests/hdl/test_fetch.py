@@ -6,6 +6,7 @@ import pytest
 from afternorm.config import preset
 from hdl.dma.fetch import Fetch
 from tb.runner import build
+from tb.stream import STALLS
 
 CONFIGS = {
     "64 bits": preset("tiny"),
@@ -14,7 +15,9 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("stall", [0.0, pytest.param(0.3, marks=pytest.mark.slow), 0.9])
+@pytest.mark.parametrize(
+    "stall", [pytest.param(p, marks=pytest.mark.slow if p == 0.3 else []) for p in STALLS]
+)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_programs(name: str, stall: float, seed: int) -> None:
     config = CONFIGS[name]

@@ -45,7 +45,8 @@ def make(case: str) -> tuple[Built, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "case", ["tiny", "wide", *(pytest.param(n, marks=pytest.mark.slow) for n in ("tree", "odd"))]
+    "case",
+    [pytest.param(n, marks=pytest.mark.slow if n in ("tree", "odd") else []) for n in CASES],
 )
 def test_engine_matches_golden(case: str, seed: int) -> None:
     built, settings = make(case)

@@ -74,7 +74,7 @@ def test_layer_and_decode(seed: int) -> None:
     llama = seeded_model("llama", seed % 1000)
     layers = [bench_layer(one, source=llama, tokens=9) for one in (rtl, model)]
     check_model(*layers)
-    steps = [bench_decode(one, llama, positions=[1], batches=[1, 3]) for one in (rtl, model)]
+    steps = [bench_decode(one, llama, positions=[0, 1], batches=[1, 3]) for one in (rtl, model)]
     resident = [one for one in steps[1].measurements if one.labels["weights"] == "resident"]
     place = steps[0].measurements[0].labels["weights"]
     steps[1].measurements = [m for m in steps[1].measurements if m.labels["weights"] == place]

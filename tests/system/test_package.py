@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from afternorm.cli import WRAPPERS
 from afternorm.config import preset
 from afternorm.files import write_directory
 from afternorm.generate import TOP, Wrapper, generate
@@ -20,7 +21,7 @@ from afternorm.package.lint import WAIVERS
 
 SLOW = [
     pytest.param(name, wrapper, marks=pytest.mark.slow)
-    for name, wrapper in (("tiny", "none"), ("small", "axi"))
+    for name, wrapper in (*(("tiny", each) for each in WRAPPERS if each != "axi"), ("small", "axi"))
 ]
 
 FAULTS = {
