@@ -424,6 +424,8 @@ def _add_bench(commands: Any) -> None:
             sub.add_argument(
                 "--model", metavar="NAME", help="a published model's layer, as for `bench layer`"
             )
+        if name == "simulation":
+            _add_threads(sub)
         if name in ("layer", "scaling"):
             sub.add_argument(
                 "--arch",
@@ -506,6 +508,18 @@ def _add_config(parser: argparse.ArgumentParser, default: str = "small") -> None
 def _add_simulator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--simulator", choices=SIMULATORS, default="verilator", help="(default: verilator)"
+    )
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=_integer(1),
+        default=1,
+        metavar="N",
+        help="that Verilator simulates on; they pay on free cores, from the preset medium on "
+        "(default: 1)",
     )
 
 
@@ -622,6 +636,7 @@ def _simulate(options: argparse.Namespace) -> int:
         schedules=SCHEDULES if options.schedule == "all" else (options.schedule,),
         seed=options.seed,
         simulator=options.simulator,
+        threads=options.threads,
         waves=options.waves,
     )
     print_layer(result)
@@ -668,6 +683,7 @@ def _run(options: argparse.Namespace) -> int:
         clock=clock,
         write=write,
         simulator=options.simulator,
+        threads=options.threads,
         port=options.port or "",
     )
     print_model(result, config)
@@ -798,7 +814,7 @@ def _bench(options: argparse.Namespace) -> int:
             tiles=options.tiles,
         )
     else:
-        result = bench.bench_simulation(subject)
+        result = bench.bench_simulation(subject, threads=options.threads)
     print_bench(result)
     _write_json(options, result.to_dict())
     if options.plot is not None:

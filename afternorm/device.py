@@ -83,6 +83,8 @@ class RtlDevice(Device):
         Of the stalls.
     waves
         A folder for a trace, if wanted.
+    threads
+        That it is simulated on.
     max_cycles
         Most cycles of a program; beyond, the simulation ends with an error.
 
@@ -104,6 +106,7 @@ class RtlDevice(Device):
         stall: float = 0.0,
         seed: int = 0,
         waves: Path | None = None,
+        threads: int = 1,
         max_cycles: int = MAX_CYCLES,
     ) -> None:
         self.config = config
@@ -112,7 +115,7 @@ class RtlDevice(Device):
             raise AfternormError(f"the DRAM's latency is at least 2 cycles, not {latency}")
         if not 0 <= stall < 1:
             raise AfternormError(f"the DRAM's stall is a probability below 1, not {stall}")
-        built = build(config, simulator=simulator, waves=waves is not None)
+        built = build(config, simulator=simulator, waves=waves is not None, threads=threads)
         from tb.system import dram_text
 
         self._folder = Path(tempfile.mkdtemp(prefix="afternorm-device-"))

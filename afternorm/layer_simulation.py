@@ -41,6 +41,7 @@ def simulate_layer(
     schedules: Sequence[Schedule],
     seed: int,
     simulator: Simulator,
+    threads: int,
     waves: Path | None,
 ) -> LayerResult:
     """Run one layer under each of the schedules.
@@ -51,6 +52,8 @@ def simulate_layer(
         A llama2.c checkpoint; its layer number `layer` is run on the text that the model
         itself continues, `tokens` long.  None: a layer of the kind `arch` with weights and
         input from `seed`.
+    threads
+        That the accelerator is simulated on.
     waves
         A folder for traces, if wanted.
 
@@ -67,7 +70,7 @@ def simulate_layer(
 
     began = time.perf_counter()
     with progress(f"building the simulation ({simulator})"):
-        built = build(config, simulator=simulator, waves=waves is not None)
+        built = build(config, simulator=simulator, waves=waves is not None, threads=threads)
     build_seconds = time.perf_counter() - began
 
     results, traces = [], []

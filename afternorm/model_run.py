@@ -37,6 +37,9 @@ Write = Callable[[str], None]
 """Takes pieces of text as they come."""
 Texts = list[TextResult]
 
+_Open = Callable[[Config, bytes], Device]
+"""Opens a device with what lies in its DRAM."""
+
 
 class _Engine(Protocol):
     """What computes a model: from tokens to logits or to an embedding."""
@@ -106,6 +109,7 @@ def run_model(
     clock: float,
     write: Write,
     simulator: Simulator = "verilator",
+    threads: int = 1,
     port: str = "",
 ) -> ModelResult:
     """Continue every text (decoders), or embed it (encoders), under each of the schedules.
@@ -121,6 +125,8 @@ def run_model(
         MHz, for tokens a second.
     write
         Gets the texts of the first schedule, piece by piece.
+    threads
+        That the RTL is simulated on.
     port
         Serial port of the board, for the backend `uart`.
 
@@ -145,13 +151,14 @@ def run_model(
         schedule: _compiled(config, model, schedule, tokens=most, chunk=longest)
         for schedule in schedules
     }
+    opened = _opener(backend, simulator, threads, port)
     runs = []
     for number, compiler in enumerate(compilers.values()):
 
         def texts_on(engine: _Engine, out: Write = write if number == 0 else _nowhere) -> Texts:
             return _texts(model, engine, encoded, new, sampler, out)
 
-        runs.append(_run(compiler, backend, simulator, port, texts_on))
+        runs.append(_run(compiler, opened, texts_on))
     return ModelResult(
         model=model.name, backend=backend, clock=clock, texts=runs[0].texts, runs=runs
     )
@@ -161,12 +168,22 @@ def _nowhere(_: str) -> None:
     """Takes text that nobody wants to read."""
 
 
+def _opener(backend: Backend, simulator: Simulator, threads: int, port: str) -> _Open | None:
+    """Opens the device that is checked against the golden machine, if it is not that alone."""
+
+    def rtl(config: Config, image: bytes) -> Device:
+        with progress(f"building the simulation ({simulator})"):
+            return RtlDevice(config, image, simulator=simulator, threads=threads)
+
+    def board(config: Config, image: bytes) -> Device:
+        with progress(f"loading the board at {port}"):
+            return open_board(config, image, port)
+
+    return {"rtl": rtl, "uart": board}.get(backend)
+
+
 def _run(
-    compiler: ModelCompiler,
-    backend: Backend,
-    simulator: Simulator,
-    port: str,
-    texts_on: Callable[[_Engine], Texts],
+    compiler: ModelCompiler, opened: _Open | None, texts_on: Callable[[_Engine], Texts]
 ) -> ModelRun:
     """All texts under one schedule."""
     config, image = compiler.config, compiler.image()
@@ -174,15 +191,8 @@ def _run(
         engine = golden = Inference(compiler, stack.enter_context(GoldenDevice(config, image)))
         checked = None
         began = time.perf_counter()
-        if backend in ("rtl", "uart"):
-            device: Device
-            if backend == "rtl":
-                with progress(f"building the simulation ({simulator})"):
-                    device = stack.enter_context(RtlDevice(config, image, simulator=simulator))
-            else:
-                with progress(f"loading the board at {port}"):
-                    device = stack.enter_context(open_board(config, image, port))
-            engine = Inference(compiler, device)
+        if opened is not None:
+            engine = Inference(compiler, stack.enter_context(opened(config, image)))
             checked = _Checked(engine, golden)
         built = time.perf_counter()
         texts = texts_on(checked or golden)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from afternorm.addressing import Indices
 from afternorm.compiler.accesses import Memory
 from afternorm.config import Config
-from afternorm.errors import AfternormError, CapacityError
+from afternorm.errors import AfternormError, CapacityError, ToolError
 from afternorm.isa import INSTRUCTION_BYTES
 from afternorm.job import DATA, Image, Job
 from afternorm.memory_map import ALL_TILES, Region, address, float_slot, host_width
@@ -338,8 +338,24 @@ def compare(job: Job, outcome: Outcome, machine: Machine) -> Comparison:
     return Comparison(words, mismatches, first)
 
 
-def build(config: Config, *, simulator: Simulator = "verilator", waves: bool = False) -> Any:
+def build(
+    config: Config,
+    *,
+    simulator: Simulator = "verilator",
+    waves: bool = False,
+    threads: int = 1,
+    main: str | None = None,
+) -> Any:
     """Compile an accelerator with its DRAM for a simulator, or take it from the cache.
+
+    Parameters
+    ----------
+    waves
+        Let runs write a trace.
+    threads
+        That the accelerator is simulated on.
+    main
+        A program in C++ that drives it instead of cocotb.
 
     Returns
     -------
@@ -348,10 +364,15 @@ def build(config: Config, *, simulator: Simulator = "verilator", waves: bool = F
     Raises
     ------
     ToolError
-        If a tool is missing.
+        If a tool is missing, or the simulator has only one thread.
     ConfigError
         If there are too many tiles.
     """
+    if simulator != "verilator" and threads > 1:
+        raise ToolError(
+            f"{simulator} simulates on one thread, not {threads}: leave --threads out, or use "
+            "--simulator verilator"
+        )
     config.check_rtl()
     # RTL is imported where it is needed: the golden machine and the compiler do without.
     from tb.runner import build_verilog
@@ -359,4 +380,6 @@ def build(config: Config, *, simulator: Simulator = "verilator", waves: bool = F
 
     name = "afternorm"
     verilog = system_verilog(config, name=name)
-    return build_verilog(verilog, name=name, simulator=simulator, waves=waves)
+    return build_verilog(
+        verilog, name=name, simulator=simulator, waves=waves, threads=threads, main=main
+    )

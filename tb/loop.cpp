@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drives a simulated system (tb.system) by nothing but a loop: the fastest that its model can run.
 //
-// Arguments: plusargs of the DRAM (see dram.v), then byte addresses of programs, which are run one
-// after the other.  Prints a line for each: status, cycles as the machine counts them, seconds.
+// Arguments: plusargs of the DRAM (see dram.v).  Reads byte addresses of programs, runs each, and prints
+// a line for it: status, cycles as the machine counts them, seconds.
 // Register numbers come from the project's memory map, as macros.
 
 #include <chrono>
+#include <cinttypes>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 
 #include "Vtop.h"
@@ -80,9 +80,7 @@ int main(int argc, char** argv) {
   context->commandArgs(argc, argv);
   auto top = std::make_unique<Vtop>(context.get());
   Loop loop(*context, *top);
-  for (int n = 1; n < argc; ++n) {
-    if (argv[n][0] == '+') continue;
-    const uint64_t program = std::strtoull(argv[n], nullptr, 0);
+  for (uint64_t program; std::scanf("%" SCNu64, &program) == 1;) {
     // What was fetched beyond the END of the program before is still coming, and would delay this one.
     for (int wait = 0; wait < 1024; ++wait) loop.tick();
     const auto began = std::chrono::steady_clock::now();
@@ -95,6 +93,7 @@ int main(int argc, char** argv) {
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - began;
     if (context->gotFinish()) return 1;
     std::printf("%u %u %.9f\n", loop.read(STATUS), loop.read(CYCLES), taken.count());
+    std::fflush(stdout);
   }
   top->final();
   return 0;

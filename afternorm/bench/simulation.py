@@ -2,15 +2,16 @@
 """Speed of the simulation: cocotb against a bare loop in C++, with the same Verilog and program.
 
 Both get the same DRAM and start the same programs through the host port: one that loads what
-stays in the tiles, then the same step several times, of which the fastest counts.
+stays in the tiles, then the same step many times, of which the fastest counts.  They take
+turns, as a machine that others use too is not equally fast for long.
 """
 
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -21,12 +22,14 @@ from afternorm.compiler.buffers import round_up
 from afternorm.compiler.model import ALIGNMENT, ModelCompiler
 from afternorm.config import Config
 from afternorm.device import RtlDevice
-from afternorm.errors import AfternormError, ToolError
+from afternorm.errors import AfternormError
 from afternorm.memory_map import Status
 from afternorm.progress import progress
-from afternorm.simulation import SimulationError, simulator_version
+from afternorm.simulation import SimulationError, build, simulator_version
 
-REPEATS = 5
+PROCESSES, SECONDS = 4, 15.0
+"""Both are started so often, and take turns for so long: where a process happens to lie in memory
+makes a tenth."""
 LAYERS = 12
 TOKENS = 32
 _COLUMNS = ("driven by", "cycles", "seconds", "cycles/s", "of the loop")
@@ -49,8 +52,13 @@ class _Work:
     step: int
 
 
-def bench_simulation(subject: Subject) -> BenchResult:
+def bench_simulation(subject: Subject, *, threads: int = 1) -> BenchResult:
     """Simulate a small encoder, driven by cocotb (`RtlDevice`) and by a bare loop.
+
+    Parameters
+    ----------
+    threads
+        That the accelerator is simulated on.
 
     Raises
     ------
@@ -61,22 +69,19 @@ def bench_simulation(subject: Subject) -> BenchResult:
         raise AfternormError("the simulation benchmark measures a simulation: use --on rtl")
     config = subject.config
     work = _work(config, subject.seed)
-    subject.built(config)
+    with progress("building the simulation"):
+        build(config, threads=threads)
     with progress("building the bare loop"):
-        program = build_loop(config)
+        program = build_loop(config, threads=threads)
     with progress("simulating"):
-        runs = {
-            "cocotb": cocotb_speed(config, work.image, work.prepare, work.step),
-            "C++ loop": loop_speed(config, program, work.image, work.prepare, work.step),
-        }
+        repeats, runs = _speeds(config, threads, program, work)
     bare, cocotb = runs["C++ loop"], runs["cocotb"]
     if bare.cycles != cocotb.cycles:
         raise SimulationError(
             f"the bare loop counted {bare.cycles} cycles and cocotb {cocotb.cycles}"
         )
-    result = subject.result(
-        "simulation", f"{simulator_version('verilator')}, an encoder's program, best of {REPEATS}"
-    )
+    on = f"{simulator_version('verilator')} on {threads} thread{'s' * (threads > 1)}"
+    result = subject.result("simulation", f"{on}, an encoder's program, the best of {repeats}")
     rates = {name: run.cycles / run.seconds for name, run in runs.items()}
     result.tables.append(
         Table(
@@ -110,21 +115,42 @@ def _work(config: Config, seed: int) -> _Work:
     return _Work(bytes(image), 0, step)
 
 
-def cocotb_speed(config: Config, image: bytes, prepare: int, step: int) -> Speed:
-    """The simulation as the project uses it."""
-    runs = []
-    with RtlDevice(config, image) as device:
-        device.run(prepare)
-        for _ in range(REPEATS):
-            began = time.perf_counter()
-            run = device.run(step)
-            runs.append(Speed(run.cycles, time.perf_counter() - began))
-            if run.status != Status.DONE:
-                raise SimulationError(f"the accelerator stopped: {run.error.name.lower()} error")
-    return min(runs, key=lambda run: run.seconds)
+def _speeds(
+    config: Config, threads: int, program: Path, work: _Work
+) -> tuple[int, dict[str, Speed]]:
+    """How often the step was run; the fastest of the simulation as it is used, and of the loop."""
+    cocotb: list[Speed] = []
+    bare: list[Speed] = []
+    for _ in range(PROCESSES):
+        with (
+            RtlDevice(config, work.image, threads=threads) as device,
+            _Loop(config, program, work.image) as loop,
+        ):
+            device.run(work.prepare)
+            loop.run(work.prepare)
+            end = time.perf_counter() + SECONDS
+            while True:
+                cocotb.append(_device_speed(device, work.step))
+                bare.append(loop.run(work.step))
+                if time.perf_counter() > end:
+                    break
+    return len(bare), {
+        "cocotb": min(cocotb, key=lambda run: run.seconds),
+        "C++ loop": min(bare, key=lambda run: run.seconds),
+    }
 
 
-def build_loop(config: Config) -> Path:
+def _device_speed(device: RtlDevice, program: int) -> Speed:
+    """One run of a program, with starting it and reading its counters."""
+    began = time.perf_counter()
+    run = device.run(program)
+    seconds = time.perf_counter() - began
+    if run.status != Status.DONE:
+        raise SimulationError(f"the accelerator stopped: {run.error.name.lower()} error")
+    return Speed(run.cycles, seconds)
+
+
+def build_loop(config: Config, *, threads: int = 1) -> Path:
     """Compile the bare loop with the accelerator and its DRAM, or take it from the cache.
 
     Raises
@@ -134,39 +160,43 @@ def build_loop(config: Config) -> Path:
     """
     # RTL is imported where it is needed, as in `afternorm.simulation`.
     from tb.loop import loop_source
-    from tb.runner import build_verilog
-    from tb.system import system_verilog
 
-    name = "afternorm"
-    built = build_verilog(system_verilog(config, name=name), name=name, main=loop_source())
-    return built.directory / "obj" / name
+    built = build(config, threads=threads, main=loop_source())
+    return Path(built.directory) / "obj" / str(built.name)
 
 
-def loop_speed(config: Config, program: Path, image: bytes, prepare: int, step: int) -> Speed:
-    """The simulation driven by nothing but a loop."""
-    from tb.system import dram_text
+class _Loop:
+    """The simulation driven by nothing but a loop, one process from here to the end of `with`."""
 
-    with tempfile.TemporaryDirectory(prefix="afternorm-loop-") as folder:
-        contents = Path(folder) / "dram.hex"
+    def __init__(self, config: Config, program: Path, image: bytes) -> None:
+        from tb.system import dram_text
+
+        self._folder = tempfile.TemporaryDirectory(prefix="afternorm-loop-")
+        contents = Path(self._folder.name) / "dram.hex"
         contents.write_text(dram_text([(0, image)], config.dram_width))
-        command = [str(program), f"+dram={contents}", str(prepare), *[str(step)] * REPEATS]
-        lines = _output(command).splitlines()
-    runs = [_speed(line) for line in lines[1:]]
-    if len(runs) != REPEATS:
-        raise ToolError(f"{program.name} printed {len(lines)} lines instead of {REPEATS + 1}")
-    return min(runs, key=lambda run: run.seconds)
+        self._process = subprocess.Popen(
+            [str(program), f"+dram={contents}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
+    def __enter__(self) -> Self:
+        return self
 
-def _output(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SimulationError(f"the bare loop failed: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
 
-
-def _speed(line: str) -> Speed:
-    """One line of the loop's output: status, cycles, seconds."""
-    status, cycles, seconds = line.split()
-    if int(status) != Status.DONE:
-        raise SimulationError(f"the accelerator stopped with status {status} in the bare loop")
-    return Speed(int(cycles), float(seconds))
+    def run(self, program: int) -> Speed:
+        """Run the program at a byte address of DRAM to its end."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(program, file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise SimulationError("the bare loop ended before the program did")
+        status, cycles, seconds = line.split()
+        if int(status) != Status.DONE:
+            raise SimulationError(f"the accelerator stopped with status {status} in the bare loop")
+        return Speed(int(cycles), float(seconds))

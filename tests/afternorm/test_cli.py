@@ -165,19 +165,21 @@ def test_simulate_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "schedules": ("serial", "interleaved", "deferred"),
         "seed": 0,
         "simulator": "verilator",
+        "threads": 1,
         "waves": None,
     }
 
 
 def test_simulate_options(monkeypatch: pytest.MonkeyPatch) -> None:
     line = "--preset tiny --checkpoint m.bin --layer 3 --tokens 5 --schedule serial --seed 9"
-    line += " --simulator icarus --waves traces"
+    line += " --simulator icarus --threads 2 --waves traces"
     _, asked = simulate(monkeypatch, RESULT, *line.split())
     assert asked["checkpoint"] == Path("m.bin")
     assert asked["schedules"] == ("serial",)
     assert asked["waves"] == Path("traces")
     assert (asked["layer"], asked["tokens"], asked["seed"]) == (3, 5, 9)
     assert (asked["config"], asked["simulator"]) == (preset("tiny"), "icarus")
+    assert asked["threads"] == 2
 
 
 def test_simulate_prints_and_writes_the_same(

@@ -122,18 +122,13 @@ def test_scaling(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_simulation_speed() -> None:
-    """Both ways to drive the model count the same cycles, and cocotb costs a fifth at most."""
-    shares = []
-    for _ in range(3):  # other work on the machine only ever takes from it
-        result = bench_simulation(Subject("tiny", TINY, "rtl"))
-        rows = {row[0]: row for row in result.tables[0].rows}
-        cocotb, loop = rows["cocotb"], rows["C++ loop"]
-        assert cocotb[1] == loop[1]
-        assert isinstance(cocotb[1], int)
-        assert cocotb[1] > 50_000
-        assert loop[4] == 1.0
-        shares.append(float(cocotb[4]))
-        if shares[-1] >= 0.8:
-            break
-    assert 0.8 <= shares[-1] < 1.5, shares
+@pytest.mark.parametrize("threads", [1, 2])
+def test_simulation(threads: int) -> None:
+    """Both ways to drive the model count the same cycles; how fast they are, a benchmark tells."""
+    result = bench_simulation(Subject("tiny", TINY, "rtl"), threads=threads)
+    rows = {row[0]: row for row in result.tables[0].rows}
+    cocotb, loop = rows["cocotb"], rows["C++ loop"]
+    assert cocotb[1] == loop[1]
+    assert isinstance(cocotb[1], int)
+    assert cocotb[1] > 50_000
+    assert loop[4] == 1.0

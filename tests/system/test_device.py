@@ -10,7 +10,7 @@ import pytest
 
 from afternorm.config import preset
 from afternorm.device import RtlDevice
-from afternorm.errors import AfternormError
+from afternorm.errors import AfternormError, ToolError
 from afternorm.isa import INSTRUCTION_BYTES, Engine, Error, Instruction, Opcode, Target
 from afternorm.memory_map import EXPONENT_BYTES, Status
 from afternorm.simulation import DRAM_BYTES, SimulationError
@@ -164,6 +164,20 @@ def test_icarus(seed: int) -> None:
         TINY, bytes(COPY) + copy(), simulator="icarus", stall=0.3, max_cycles=CYCLES
     ) as device:
         check_copy(device, seed)
+
+
+@pytest.mark.slow
+def test_threads(seed: int) -> None:
+    """The same machine on two threads."""
+    with RtlDevice(
+        TINY, bytes(COPY) + copy(), stall=0.3, seed=seed, threads=2, max_cycles=CYCLES
+    ) as device:
+        check_copy(device, seed)
+
+
+def test_threads_that_a_simulator_has_not() -> None:
+    with pytest.raises(ToolError, match="icarus simulates on one thread, not 2: leave --threads"):
+        RtlDevice(TINY, simulator="icarus", threads=2)
 
 
 def test_a_dead_simulation(device: RtlDevice) -> None:
