@@ -11,7 +11,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from afternorm.checkpoints import seeded_model
 from afternorm.compiler.buffers import round_up
 from afternorm.compiler.model import ALIGNMENT, ModelCompiler
 from afternorm.config import Config
-from afternorm.device import RtlDevice
+from afternorm.device import Closing, RtlDevice
 from afternorm.errors import AfternormError
 from afternorm.memory_map import Status
 from afternorm.progress import progress
@@ -165,8 +164,8 @@ def build_loop(config: Config, *, threads: int = 1) -> Path:
     return Path(built.directory) / "obj" / str(built.name)
 
 
-class _Loop:
-    """The simulation driven by nothing but a loop, one process from here to the end of `with`."""
+class _Loop(Closing):
+    """The simulation driven by nothing but a loop, one process from here to `close`."""
 
     def __init__(self, config: Config, program: Path, image: bytes) -> None:
         from tb.system import dram_text
@@ -181,10 +180,8 @@ class _Loop:
             text=True,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the process."""
         self._process.kill()
         self._process.communicate()
         self._folder.cleanup()

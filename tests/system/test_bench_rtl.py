@@ -121,14 +121,29 @@ def test_scaling(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     assert 0 == trees[1] < trees[2] < trees[4] < trees[8]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
-def test_simulation(threads: int) -> None:
-    """Both ways to drive the model count the same cycles; how fast they are, a benchmark tells."""
-    result = bench_simulation(Subject("tiny", TINY, "rtl"), threads=threads)
+def simulated(name: str, threads: int = 1) -> float:
+    """What cocotb reaches of the bare loop's speed; both count the same cycles."""
+    result = bench_simulation(Subject(name, preset(name), "rtl"), threads=threads)
     rows = {row[0]: row for row in result.tables[0].rows}
     cocotb, loop = rows["cocotb"], rows["C++ loop"]
     assert cocotb[1] == loop[1]
     assert isinstance(cocotb[1], int)
     assert cocotb[1] > 50_000
     assert loop[4] == 1.0
+    return float(cocotb[4])
+
+
+@pytest.mark.slow
+def test_simulation_speed() -> None:
+    """Cocotb costs a fifth at most."""
+    shares = []
+    for _ in range(3):  # other work on the machine only ever takes from it
+        shares.append(simulated("small"))
+        if shares[-1] >= 0.8:
+            break
+    assert 0.8 <= shares[-1] < 1.5, shares
+
+
+@pytest.mark.slow
+def test_simulation_on_threads() -> None:
+    simulated("tiny", threads=2)
