@@ -344,7 +344,7 @@ def build(
     simulator: Simulator = "verilator",
     waves: bool = False,
     threads: int = 1,
-    main: str | None = None,
+    main: Any = None,
 ) -> Any:
     """Compile an accelerator with its DRAM for a simulator, or take it from the cache.
 
@@ -354,8 +354,8 @@ def build(
         Let runs write a trace.
     threads
         That the accelerator is simulated on.
-    main
-        A program in C++ that drives it instead of cocotb.
+    main : tb.runner.Main, optional
+        What drives it with Verilator; by default cocotb, with a clock of its own.
 
     Returns
     -------
@@ -375,11 +375,16 @@ def build(
         )
     config.check_rtl()
     # RTL is imported where it is needed: the golden machine and the compiler do without.
+    from tb.mains import clocked_main
     from tb.runner import build_verilog
     from tb.system import system_verilog
 
     name = "afternorm"
-    verilog = system_verilog(config, name=name)
     return build_verilog(
-        verilog, name=name, simulator=simulator, waves=waves, threads=threads, main=main
+        system_verilog(config, name=name),
+        name=name,
+        simulator=simulator,
+        waves=waves,
+        threads=threads,
+        main=(main or clocked_main()) if simulator == "verilator" else None,
     )

@@ -4,10 +4,11 @@
 A build is cached under the hash of its Verilog, its flags and the versions of
 the tools, so a second start with unchanged sources builds nothing.  It is made
 in a directory of its own and renamed when it is complete: an interrupted build
-leaves nothing behind that a later one would take for whole, and two processes
-may make the same build at once.
+leaves nothing behind that a later one would take for whole.  A process that wants
+what another builds waits for it.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -43,6 +45,28 @@ _TAIL = 60
 
 class BenchError(AfternormError):
     """A bench failed, or none ran."""
+
+
+@dataclass(frozen=True)
+class Main:
+    """A program in C++ that drives a Verilated model, class ``Vtop``.
+
+    Attributes
+    ----------
+    text
+        The program.
+    cocotb
+        Whether it runs cocotb, so that the model's ports are to be seen through the VPI.
+    """
+
+    text: str
+    cocotb: bool
+
+
+def _cocotb_main() -> Main:
+    """cocotb's own program."""
+    path = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
+    return Main(path.read_text(encoding="utf-8"), cocotb=True)
 
 
 @dataclass(frozen=True)
@@ -244,7 +268,7 @@ def build_verilog(
     simulator: Simulator = "verilator",
     waves: bool = False,
     threads: int = 1,
-    main: str | None = None,
+    main: Main | None = None,
 ) -> Built:
     """`build`, from Verilog text.
 
@@ -253,15 +277,14 @@ def build_verilog(
     threads
         That the model runs on (Verilator only).
     main
-        The text of a C++ program that drives the model instead of cocotb (Verilator only); it
-        becomes ``obj/<name>``.
+        What drives the model instead of cocotb's own program (Verilator only); it becomes
+        ``obj/<name>``.
     """
     if simulator == "verilator":
         _verilator_root()
+        main = main or _cocotb_main()
         tools = [version("verilator"), _compiler_version()]
-        flags = _verilator_flags(waves=waves, threads=threads)
-        if main is not None:
-            flags.remove("--vpi")
+        flags = _verilator_flags(waves=waves, threads=threads, cocotb=main.cocotb)
     elif simulator == "icarus":
         tools = [_icarus_version()]
         # In Verilog 2005 initial values are events, which combinational blocks wait for at time 0.
@@ -275,30 +298,38 @@ def build_verilog(
 
     # The libraries' folder is linked in as the run path.
     tools += [version("cocotb"), str(cocotb_tools.config.libs_dir)]
-    key = _hash([name, verilog, simulator, *flags, *tools, *([] if main is None else [main])])
+    key = _hash([name, verilog, simulator, *flags, *tools, "" if main is None else main.text])
     built = Built(name, simulator, waves, cache_directory() / f"{name}-{key}")
     if built.directory.is_dir():
         return built
 
     built.directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=built.directory.parent))
-    try:
-        scratch.chmod(0o755)
-        (scratch / f"{name}.v").write_text(verilog)
-        if simulator == "verilator":
-            kind = [*tools, str(waves), str(threads), *([] if main is None else ["bare"])]
-            runtime = cache_directory() / f"runtime-{_hash(kind)}"
-            _verilate(scratch, name, verilog, flags, runtime, main)
-        else:
-            _compile_icarus(scratch, name, flags)
+    with _lock(built.directory.with_name(f".{name}-{key}.lock")):
+        if built.directory.is_dir():  # another process made it meanwhile
+            return built
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=built.directory.parent))
         try:
+            scratch.chmod(0o755)
+            (scratch / f"{name}.v").write_text(verilog)
+            if main is not None:
+                kind = [*tools, str(waves), str(threads), str(main.cocotb)]
+                runtime = cache_directory() / f"runtime-{_hash(kind)}"
+                _verilate(scratch, name, verilog, flags, runtime, main)
+            else:
+                _compile_icarus(scratch, name, flags)
             scratch.rename(built.directory)
-        except OSError:  # someone else made the same build meanwhile
-            if not built.directory.is_dir():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return built
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, which goes once what it guards was made."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)
 
 
 def cache_directory() -> Path:
@@ -388,12 +419,14 @@ def _compiler_version() -> str:
     return result.stdout
 
 
-def _verilator_flags(*, waves: bool, threads: int) -> list[str]:
-    flags = ["-cc", "--exe", "--vpi", "--prefix", "Vtop", "--timescale", "1ns/1ps"]
+def _verilator_flags(*, waves: bool, threads: int, cocotb: bool) -> list[str]:
+    flags = ["-cc", "--exe", "--prefix", "Vtop", "--timescale", "1ns/1ps"]
     flags += ["-O3", "--x-assign", "fast", "--x-initial", "0", "--output-split", "20000"]
     # Functions without end take g++ more than their length: this halves the time of a build.
     flags += ["--output-split-cfuncs", "1000"]
     flags += ["-Wno-fatal", "-Wno-lint", "-Wno-style"]
+    if cocotb:
+        flags.append("--vpi")
     if waves:
         flags.append("--trace")
     if threads > 1:
@@ -418,26 +451,22 @@ def _control(verilog: str, name: str) -> str:
 
 
 def _verilate(
-    directory: Path, name: str, verilog: str, flags: list[str], runtime: Path, program: str | None
+    directory: Path, name: str, verilog: str, flags: list[str], runtime: Path, main: Main
 ) -> None:
-    """Compile ``<name>.v`` in `directory` to ``obj/<name>``, with cocotb's or another `program`.
+    """Compile ``<name>.v`` in `directory` to ``obj/<name>``, with its `main`.
 
     Verilator's own library takes longer to compile than a unit: its objects are kept in
     `runtime` for the next build.
     """
     root = _verilator_root()
-    libraries = cocotb_tools.config.libs_dir
     make_flags = [flag for flag in flags if flag.startswith("OPT_")]
-    if program is None:
+    (directory / "main.cpp").write_text(main.text)
+    sources = [f"{name}.v", "main.cpp"]
+    if main.cocotb:
+        libraries = cocotb_tools.config.libs_dir
+        sources += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
         (directory / f"{name}.vlt").write_text(_control(verilog, name))
-        sources = [
-            *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
-            str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"),
-            f"{name}.vlt",
-        ]
-    else:
-        (directory / "main.cpp").write_text(program)
-        sources = ["main.cpp"]
+        sources.insert(0, f"{name}.vlt")
 
     environment = _environment()
     environment["VERILATOR_ROOT"] = str(root)
@@ -452,7 +481,7 @@ def _verilate(
             str(root / "bin" / "verilator"),
             *(flag for flag in flags if flag not in make_flags),
             *("--top-module", name, "-Mdir", "obj", "-o", name),
-            *(*sources, f"{name}.v"),
+            *sources,
         ],
         directory,
         environment,

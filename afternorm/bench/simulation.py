@@ -158,9 +158,9 @@ def build_loop(config: Config, *, threads: int = 1) -> Path:
         If a tool is missing.
     """
     # RTL is imported where it is needed, as in `afternorm.simulation`.
-    from tb.loop import loop_source
+    from tb.mains import loop_main
 
-    built = build(config, threads=threads, main=loop_source())
+    built = build(config, threads=threads, main=loop_main())
     return Path(built.directory) / "obj" / str(built.name)
 
 

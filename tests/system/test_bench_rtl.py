@@ -134,11 +134,12 @@ def simulated(name: str, threads: int = 1) -> float:
 
 
 @pytest.mark.slow
-def test_simulation_speed() -> None:
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_simulation_speed(name: str) -> None:
     """Cocotb costs a fifth at most."""
     shares = []
     for _ in range(3):  # other work on the machine only ever takes from it
-        shares.append(simulated("small"))
+        shares.append(simulated(name))
         if shares[-1] >= 0.8:
             break
     assert 0.8 <= shares[-1] < 1.5, shares
