@@ -106,7 +106,8 @@ class Port:
         time = first
         last = 0
         while count:
-            part = min(count, _SLICE)
+            # Between accesses that are apart others go, who must know of a refusal in its cycle.
+            part = min(count, _SLICE) if spacing == 1 else 1
             count -= part
             yield int(time + (part - 1) * spacing)
             uses = self.others(priority, time, banks)

@@ -134,9 +134,13 @@ def test_layers(checked: Checked, arch: Arch, schedule: Schedule) -> None:
 
 
 def test_random_programs(checked: Checked) -> None:
-    """All engines in each other's way; seeds are fixed as errors add up in some."""
+    """All engines in each other's way; seeds are fixed as errors add up in some.
+
+    In 32, on four tiles, B refuses a read of the vector engine's, which then keeps the port from a
+    scan that went between its reads before.
+    """
     inside = [opcode for opcode in OPCODES if opcode not in (Opcode.LOAD, Opcode.STORE)]
-    for number in range(8):
+    for number in (*range(8), 32):
         job = random_job(checked.config, number, 80, opcodes=inside)
         checked(job.program, f"program {number}")
         # A transfer beside all else goes last at every port.
