@@ -40,7 +40,9 @@ from afternorm.package.register_page import register_page
 from afternorm.register_map import build_id, register_map
 from afternorm.units import timings
 from hdl.accelerator import Accelerator
+from hdl.ahead import ahead
 from hdl.axi.wrapper import AxiAccelerator
+from hdl.tile import Tile
 from hdl.verilog import emit
 
 Wrapper = Literal["axi", "none"]
@@ -65,8 +67,10 @@ def generate(config: Config, *, wrapper: Wrapper = "axi") -> dict[str, str]:
     config.check_rtl()
     component = AxiAccelerator(config=config) if wrapper == "axi" else Accelerator(config=config)
     description = describe(component, config, wrapper=wrapper)
+    with ahead(Tile, config=config):
+        verilog = emit(component, name=TOP)
     files = {
-        f"{TOP}.v": emit(component, name=TOP),
+        f"{TOP}.v": verilog,
         f"{TOP}.json": json.dumps(description, indent=2) + "\n",
         f"{TOP}.core": core_file(TOP),
         f"{TOP}.vlt": control_file(f"{TOP}.v"),
