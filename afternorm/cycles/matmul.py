@@ -71,13 +71,14 @@ class Matmul(Unit):
             first = taken + 1
             if tap_b:
                 # The tap takes no columns while rows pass it.
-                apart_by = t.tap_period if continues else 1
-                first = max(first, self._tapped + apart_by, self._burst + t.tap_period)
+                if continues:
+                    first = max(first, self._tapped + t.tap_period)
+                else:
+                    first = max(first, self._tapped + 1, self._burst + t.tap_period)
             if tile == 0 or not apart:
-                complete = self._load(first, width, column, body["b_col"])
+                self._burst, complete = self._load(first, width, column, body["b_col"])
             else:
-                complete = first + width - 1
-            self._burst = first
+                self._burst, complete = first, first + width - 1
             asked = m.banks(column - (width - 1) * body["b_col"], column)
             m.third.announce(first, complete + 1, _OPERANDS, banks=asked)
             top = column
@@ -94,13 +95,11 @@ class Matmul(Unit):
             if self.first_row < 0:
                 self.first_row = start + 1
             self._stream(go, body, 0)
-            if apart:
+            if apart and not tap_b:
                 if blocks > 1:
                     period = max(rows, width, t.tile_period)
                     go += (blocks - 1) * period
                     self._burst = go - period + 1
-                    if tap_b:
-                        self._burst = max(self._burst, first + (blocks - 1) * t.tap_period)
                     complete = self._burst + width - 1
                     self._stream(go, body, blocks - 1)
             else:
@@ -108,9 +107,8 @@ class Matmul(Unit):
                     first = go + 1
                     if tap_b:
                         first = max(first, self._burst + t.tap_period)
-                    self._burst = first
                     column += body["b_block"]
-                    complete = self._load(first, width, column, body["b_col"])
+                    self._burst, complete = self._load(first, width, column, body["b_col"])
                     go = max(complete, go + max(rows, t.tile_period))
                     self._stream(go, body, block)
             if tap_b:
@@ -138,23 +136,31 @@ class Matmul(Unit):
         self._a_base = body["a_base"] + block * body["a_block"]
         self._a_row = body["a_row"]
 
-    def _load(self, first: int, width: int, address: int, stride: int) -> int:
-        """When the last column of B of a weight tile is read, from `address` down to column 0."""
+    def _load(self, first: int, width: int, address: int, stride: int) -> tuple[int, int]:
+        """When a weight tile's columns of B are read, from `address` down to column 0.
+
+        The first of them, later by the cycles that then go by while a column is refused within the
+        period of bursts, as those do not count in it; and the last.
+        """
         bank, banks = self.machine.bank, self.machine.banks
         go, end = self._go, self._stream_end
         low, high = self._a_base, self._a_base + (end - go - 1) * self._a_row
         used, asked = banks(low, high), banks(address - (width - 1) * stride, address)
         if first > end or not used & asked:
-            return first + width - 1
+            return first, first + width - 1
         if first > go and used == asked and not used & (used - 1):
-            return end + width
-        time = first
+            return end + 1, end + width
+        time, burst = first, -1
         for _ in range(width):
             while time <= end and bank(low + (time - go - 1) * self._a_row) == bank(address):
+                if 0 <= burst and time < burst + self.machine.timing.tap_period:
+                    burst += 1
                 time += 1
+            if burst < 0:
+                burst = time
             address -= stride
             time += 1
-        return time - 1
+        return burst, time - 1
 
     def _announce(
         self, start: int, end: int, body: dict[str, int], address: int, width: int, loading: int
