@@ -81,7 +81,6 @@ class Matmul(Unit):
                 self._burst, complete = first, first + width - 1
             asked = m.banks(column - (width - 1) * body["b_col"], column)
             m.third.announce(first, complete + 1, _OPERANDS, banks=asked)
-            top = column
             if self.first_read < 0:
                 self.first_read = first
             go = max(complete, self._stream_end)
@@ -96,29 +95,33 @@ class Matmul(Unit):
                 self.first_row = start + 1
             self._stream(go, body, 0)
             if apart and not tap_b:
+                period = max(rows, width, t.tile_period)
+                self._announce_rows(go, body, range(blocks), period)
+                self._announce_columns(go, body, column, width, period)
                 if blocks > 1:
-                    period = max(rows, width, t.tile_period)
                     go += (blocks - 1) * period
                     self._burst = go - period + 1
                     complete = self._burst + width - 1
                     self._stream(go, body, blocks - 1)
             else:
+                self._announce_rows(go, body, range(1), rows)
                 for block in range(1, blocks):
                     first = go + 1
                     if tap_b:
                         first = max(first, self._burst + t.tap_period)
                     column += body["b_block"]
                     self._burst, complete = self._load(first, width, column, body["b_col"])
+                    asked = m.banks(column - (width - 1) * body["b_col"], column)
+                    m.third.announce(first, complete + 1, _OPERANDS, banks=asked)
                     go = max(complete, go + max(rows, t.tile_period))
                     self._stream(go, body, block)
+                    self._announce_rows(go, body, range(block, block + 1), rows)
             if tap_b:
                 self._tapped = complete
             elif tap_a and tile == 0:
                 self._tapped = go + rows
             if tile == 0:
                 early = go + rows
-            loading = width if apart else width + rows  # refused, B asks all the time
-            self._announce(start, go + rows, body, top, width, loading)
         if tap_b:
             early = complete + 1
         last = self._stream_end
@@ -153,7 +156,7 @@ class Matmul(Unit):
         time, burst = first, -1
         for _ in range(width):
             while time <= end and bank(low + (time - go - 1) * self._a_row) == bank(address):
-                if 0 <= burst and time < burst + self.machine.timing.tap_period:
+                if burst >= 0 and time < burst + self.machine.timing.tap_period:
                     burst += 1
                 time += 1
             if burst < 0:
@@ -162,34 +165,34 @@ class Matmul(Unit):
             time += 1
         return burst, time - 1
 
-    def _announce(
-        self, start: int, end: int, body: dict[str, int], address: int, width: int, loading: int
-    ) -> None:
-        """What the weight tiles of a column tile take of the scratchpad's banks.
-
-        `address` is that of the first tile's last column; `loading` are the cycles in which the
-        next one's columns are asked for.
-        """
+    def _announce_rows(self, go: int, body: dict[str, int], blocks: range, period: int) -> None:
+        """The rows of A of weight tiles, `period` cycles apart, in the scratchpad's banks."""
         m, port = self.machine, self.machine.third
-        rows, blocks, stride = body["rows"], body["blocks"], body["a_row"]
-        period = (end - start - rows) // (blocks - 1) if blocks > 1 else rows
-        first = start + 1
+        rows, stride = body["rows"], body["a_row"]
+        first, begin = go + 1, body["a_base"] + blocks.start * body["a_block"]
         span = (rows - 1) * stride
-        for low, high, banks in self._alike(body["a_base"], body["a_block"], span, blocks):
+        for low, high, banks in self._alike(begin, body["a_block"], span, len(blocks)):
             if banks & (banks - 1):
                 for block in range(low, high):
-                    base = body["a_base"] + block * body["a_block"]
+                    base = begin + block * body["a_block"]
                     for row in range(rows):
                         at = first + block * period + row
                         port.announce(at, at + 1, _OPERANDS, banks=1 << m.bank(base + row * stride))
             else:
-                begin, last = first + low * period, first + (high - 1) * period + rows
-                port.announce(begin, last, _OPERANDS, period=period, width=rows, banks=banks)
+                since, last = first + low * period, first + (high - 1) * period + rows
+                port.announce(since, last, _OPERANDS, period=period, width=rows, banks=banks)
+
+    def _announce_columns(
+        self, go: int, body: dict[str, int], address: int, width: int, period: int
+    ) -> None:
+        """The columns of B of the weight tiles behind the first, whose last column is given."""
         span = (width - 1) * body["b_col"]
-        base = address - span + body["b_block"]
-        for low, high, banks in self._alike(base, body["b_block"], span, blocks - 1):
-            begin, last = first + low * period, first + (high - 1) * period + loading
-            port.announce(begin, last, _OPERANDS, period=period, width=loading, banks=banks)
+        base, blocks = address - span + body["b_block"], body["blocks"] - 1
+        for low, high, banks in self._alike(base, body["b_block"], span, blocks):
+            begin, last = go + 1 + low * period, go + 1 + (high - 1) * period + width
+            self.machine.third.announce(
+                begin, last, _OPERANDS, period=period, width=width, banks=banks
+            )
 
     def _alike(self, base: int, stride: int, span: int, blocks: int) -> Iterator[_Alike]:
         """Runs of blocks in the same banks: the first, the one behind the last, the banks."""
