@@ -79,8 +79,7 @@ class Matmul(Unit):
                 self._burst, complete = self._load(first, width, column, body["b_col"])
             else:
                 self._burst, complete = first, first + width - 1
-            asked = m.banks(column - (width - 1) * body["b_col"], column)
-            m.third.announce(first, complete + 1, _OPERANDS, banks=asked)
+            self._announce_burst(first, complete, width, column, body["b_col"])
             if self.first_read < 0:
                 self.first_read = first
             go = max(complete, self._stream_end)
@@ -111,8 +110,7 @@ class Matmul(Unit):
                         first = max(first, self._burst + t.tap_period)
                     column += body["b_block"]
                     self._burst, complete = self._load(first, width, column, body["b_col"])
-                    asked = m.banks(column - (width - 1) * body["b_col"], column)
-                    m.third.announce(first, complete + 1, _OPERANDS, banks=asked)
+                    self._announce_burst(first, complete, width, column, body["b_col"])
                     go = max(complete, go + max(rows, t.tile_period))
                     self._stream(go, body, block)
                     self._announce_rows(go, body, range(block, block + 1), rows)
@@ -186,13 +184,29 @@ class Matmul(Unit):
         self, go: int, body: dict[str, int], address: int, width: int, period: int
     ) -> None:
         """The columns of B of the weight tiles behind the first, whose last column is given."""
-        span = (width - 1) * body["b_col"]
-        base, blocks = address - span + body["b_block"], body["blocks"] - 1
-        for low, high, banks in self._alike(base, body["b_block"], span, blocks):
-            begin, last = go + 1 + low * period, go + 1 + (high - 1) * period + width
-            self.machine.third.announce(
-                begin, last, _OPERANDS, period=period, width=width, banks=banks
-            )
+        step, stride = body["b_block"], body["b_col"]
+        span = (width - 1) * stride
+        for low, high, banks in self._alike(address - span + step, step, span, body["blocks"] - 1):
+            if banks & (banks - 1):
+                for block in range(low, high):
+                    first, column = go + 1 + block * period, address + (block + 1) * step
+                    self._announce_burst(first, first + width - 1, width, column, stride)
+            else:
+                begin, last = go + 1 + low * period, go + 1 + (high - 1) * period + width
+                self.machine.third.announce(
+                    begin, last, _OPERANDS, period=period, width=width, banks=banks
+                )
+
+    def _announce_burst(self, first: int, last: int, width: int, address: int, stride: int) -> None:
+        """The columns of B of a weight tile, from `address` down, asked for from `first` on."""
+        m, port = self.machine, self.machine.third
+        banks = m.banks(address - (width - 1) * stride, address)
+        if banks & (banks - 1) and last - first < width:
+            for cycle in range(first, last + 1):
+                port.announce(cycle, cycle + 1, _OPERANDS, banks=1 << m.bank(address))
+                address -= stride
+        else:  # A column that is refused is asked for in the next cycle, too.
+            port.announce(first, last + 1, _OPERANDS, banks=banks)
 
     def _alike(self, base: int, stride: int, span: int, blocks: int) -> Iterator[_Alike]:
         """Runs of blocks in the same banks: the first, the one behind the last, the banks."""

@@ -32,7 +32,7 @@ class _Pass:
     ----------
     first, slots : its first slot as far as it depends on nothing else, and slots.
     chunk, block : slots of a chunk and of a block.
-    reads : blocks that it reads.
+    reads, into : blocks that it reads, each so many slots into its chunk or the chunk's half.
     banks : that they are in.
     words : of the vector memory that it reads in a chunk.
     arrivals : of its blocks at the write port.
@@ -44,6 +44,7 @@ class _Pass:
     chunk: int
     block: int
     reads: int
+    into: int
     banks: int
     words: int
     last: int = 0
@@ -102,8 +103,8 @@ class Vector(Working):
         self._taken = max(accepted + decoding, self._walked)
         self.release(self._taken + 1)
         first = max(self._taken + 2, self._last_slot + 1)
-        width = words * (1 + gate)
-        return _Pass(i, first, slots, chunk, chunk * in_block, reads, banks, width)
+        width, into = words * (1 + gate), chunk // (1 + gate) - 1
+        return _Pass(i, first, slots, chunk, chunk * in_block, reads, into, banks, width)
 
     def work(self, i: Instruction, accepted: int) -> Process:
         """Issue the slots of a pass."""
@@ -130,10 +131,19 @@ class Vector(Working):
 
     def _read(self, one: _Pass) -> Steps:
         """The last slot of a pass that reads blocks and writes none."""
-        port = self.machine.third
-        pace = one.slots / one.reads
-        last = yield from port.serve(one.first, one.reads, _READ, spacing=pace, banks=one.banks)
-        return last + round(pace) - 1
+        port, banks, into, rows = self.machine.third, one.banks, one.into, one.instruction["rows"]
+        slots, reads = one.slots // rows, one.reads // rows
+        if slots % reads == 0:
+            pace = slots // reads
+            first = one.first + into
+            last = yield from port.serve(first, one.reads, _READ, spacing=pace, banks=banks)
+            return last - into + pace - 1
+        slot = one.first
+        for _ in range(rows):
+            for length in (*(one.block,) * (reads - 1), slots - (reads - 1) * one.block):
+                last = yield from port.serve(slot + into, 1, _READ, spacing=length, banks=banks)
+                slot = last - into + length
+        return slot - 1
 
     def _issue_blocks(self, one: _Pass) -> Steps:
         """The last slot of a pass that writes blocks: each has its place before it is begun."""
@@ -145,7 +155,6 @@ class Vector(Working):
         written, arrivals = self._written, one.arrivals
         reads = one.reads // blocks  # of a block; they come in equal distances
         pace = spacing // reads if reads else spacing
-        into = one.chunk - 1 if reads == 1 else 0
         use = None
         if reads:
             use = port.announce(one.first, one.first + spacing, _READ, period=pace)
@@ -167,7 +176,7 @@ class Vector(Working):
                 arrivals.append(slot + latency)
             else:
                 for part in range(reads):
-                    wanted = slot + part * pace + into
+                    wanted = slot + part * pace + one.into
                     yield wanted
                     cycle = next_free(port.others(_READ, wanted, banks), wanted)
                     if cycle == wanted < use.end:
@@ -222,8 +231,9 @@ class Vector(Working):
                     use.end = latest + 1
                 m.kernel.wake(self._progress)
                 done = latest
-            if i["to_vector"]:
+            if i["to_vector"] or not i["to_blocks"]:  # A pass that writes nothing ends with a slot.
                 done = one.last + t.vector_write
+            if i["to_vector"]:
                 first = one.first + one.chunk - 1 + t.vector_write
                 m.vector_writes.announce(first, done + 1, _WRITE, period=one.chunk)
                 done = max(done, latest)
