@@ -157,7 +157,8 @@ class Vector(Working):
         pace = spacing // reads if reads else spacing
         use = None
         if reads:
-            use = port.announce(one.first, one.first + spacing, _READ, period=pace)
+            wanted = one.first + one.into
+            use = port.announce(wanted, wanted + spacing, _READ, period=pace)
         slot, banks, body = one.first, one.banks, one.instruction.body
         spread = reads == 1 and banks & (banks - 1)
         wide = blocks // body["rows"]
