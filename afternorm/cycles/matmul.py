@@ -118,6 +118,8 @@ class Matmul(Unit):
                 self._tapped = complete
             elif tap_a and tile == 0:
                 self._tapped = go + rows
+            written = self._stream_end + t.dot_control + t.product_write + width - 1
+            self.last_result = max(self.last_result, written)
             if tile == 0:
                 early = go + rows
         if tap_b:
@@ -125,7 +127,6 @@ class Matmul(Unit):
         last = self._stream_end
         self.rows += rows * blocks * tiles
         self.last_row = last
-        self.last_result = last + t.dot_control + t.product_write + width - 1
         self._free = taken + 1
         self.complete(i, last + t.dot_control + t.product_done, early + TAP_DELAY + t.tap)
         yield released

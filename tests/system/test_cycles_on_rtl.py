@@ -57,7 +57,7 @@ class Checked:
     ) -> None:
         """Run a program and compare: its cycles, what each engine did in them, and who lost some.
 
-        Where all else is exact, so is to whom each idle slot is lost.
+        Where all else is exact, so is to whom idle slots are lost, to a slot.
         """
         words = (i.pack().to_bytes(INSTRUCTION_BYTES, "little") for i in program)
         self.device.write(0, b"".join(words))
@@ -77,7 +77,8 @@ class Checked:
             for name in ("busy", "waiting", "starved"):
                 pairs.append((f"{engine.name} {name}", getattr(time, name), getattr(counted, name)))
         if engines and all(predicted == counted_cycles for _, predicted, counted_cycles in pairs):
-            assert prediction.lost == run.lost, what
+            differ = [abs(slots - run.lost[who]) for who, slots in prediction.lost.items()]
+            assert max(differ) <= 1, f"{what}: {prediction.lost}, {run.lost}"
         for who, slots in prediction.lost.items() if engines else ():
             pairs.append((f"slots lost to {who}", slots, run.lost[who]))
         for name, predicted, counted_cycles in pairs:
@@ -134,6 +135,17 @@ def test_layers(checked: Checked, arch: Arch, schedule: Schedule) -> None:
     checked(job.program, "layer")
 
 
+def test_short_programs(checked: Checked) -> None:
+    """Exact to the cycle, in all counters: two or three instructions in each other's way.
+
+    Those of higher numbers were off by a few cycles once.
+    """
+    inside = [opcode for opcode in OPCODES if opcode not in (Opcode.LOAD, Opcode.STORE)]
+    for number in (*range(20), 116, 162, 180, 222, 254, 276, 401, 437, 452, 555, 581, 970):
+        job = random_job(checked.config, number, 3, opcodes=inside)
+        checked(job.program, f"program {number}", tolerance=0, cycles=0)
+
+
 def test_random_programs(checked: Checked) -> None:
     """All engines in each other's way; seeds are fixed as errors add up in some.
 
@@ -185,7 +197,7 @@ def test_columns_with_statistics(checked: Checked, rows: int, other: Opcode) -> 
         first, further = (
             Instruction(
                 Opcode.MATMUL,
-                {"rows": rows, "blocks": 3, "cols": 2 * c.columns + 1, "a_row": 1, "a_block": rows}
+                {"rows": rows, "blocks": 3, "cols": c.columns + 1, "a_row": 1, "a_block": rows}
                 | {"b_base": b_base, "b_col": 3, "b_block": 1, "stat_first": 1 - number}
                 | {"stats": Stats.B, "stat_base": 8},
             )
