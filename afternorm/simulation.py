@@ -386,5 +386,5 @@ def build(
         simulator=simulator,
         waves=waves,
         threads=threads,
-        main=(main or clocked_main()) if simulator == "verilator" else None,
+        main=main or clocked_main(),
     )

@@ -277,8 +277,8 @@ def build_verilog(
     threads
         That the model runs on (Verilator only).
     main
-        What drives the model instead of cocotb's own program (Verilator only); it becomes
-        ``obj/<name>``.
+        What drives the model instead of cocotb's own program; it becomes ``obj/<name>``.
+        Icarus has only its own.
     """
     if simulator == "verilator":
         _verilator_root()
@@ -286,6 +286,7 @@ def build_verilog(
         tools = [version("verilator"), _compiler_version()]
         flags = _verilator_flags(waves=waves, threads=threads, cocotb=main.cocotb)
     elif simulator == "icarus":
+        main = None
         tools = [_icarus_version()]
         # In Verilog 2005 initial values are events, which combinational blocks wait for at time 0.
         flags = ["-g2005", "-s", name]
