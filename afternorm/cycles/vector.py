@@ -133,8 +133,9 @@ class Vector(Working):
         """The last slot of a pass that reads blocks and writes none."""
         port, banks, into, rows = self.machine.third, one.banks, one.into, one.instruction["rows"]
         slots, reads = one.slots // rows, one.reads // rows
-        if slots % reads == 0:
-            pace = slots // reads
+        gate = one.instruction["pair"] == Pair.GATE
+        pace = one.chunk // 2 if gate else min(one.block, slots)
+        if reads * pace == slots:
             first = one.first + into
             last = yield from port.serve(first, one.reads, _READ, spacing=pace, banks=banks)
             return last - into + pace - 1
