@@ -125,7 +125,9 @@ def test_tiles_alike(arch: Arch) -> None:
         np.testing.assert_array_equal(decoded(engine, text), alone)
 
 
-@pytest.mark.parametrize("schedule", ["deferred", "interleaved", "serial"])
+@pytest.mark.parametrize(
+    "schedule", ["deferred", pytest.param("interleaved", marks=pytest.mark.slow), "serial"]
+)
 @pytest.mark.parametrize(("arch", "tiles"), [("llama", 1), ("llama", 2), ("gpt2", 2)])
 def test_a_batch_gets_the_bits_of_each_alone(arch: Arch, schedule: Schedule, tiles: int) -> None:
     """Three sequences in lockstep: tails come and go, wherever weights and caches lie."""

@@ -15,7 +15,7 @@ from hdl.board.uart_transmitter import UartTransmitter
 from tb.runner import build
 from tb.stream import STALLS
 
-DIVISORS = (MIN_DIVISOR, BOARDS["ulx3s"].divisor)
+DIVISORS = (MIN_DIVISOR, pytest.param(BOARDS["ulx3s"].divisor, marks=pytest.mark.slow))
 
 
 @pytest.mark.parametrize("divisor", DIVISORS)

@@ -55,7 +55,7 @@ def test_seeded_models(config: Config, arch: Arch, schedule: Schedule, seed: int
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])
-@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("cached", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_does_not_fit_streams(arch: Arch, cached: bool, seed: int) -> None:
     """A classifier, or caches, larger than the scratchpad."""
     model = seeded_model(arch, seed, context=1500, vocabulary=2500)

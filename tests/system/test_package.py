@@ -107,6 +107,7 @@ def test_faults_do_not_pass(tmp_path: Path) -> None:
     assert {rule for rule, _ in warnings(run.stdout)} == set(FAULTS)
 
 
+@pytest.mark.slow
 def test_every_waiver_is_needed(tmp_path: Path) -> None:
     (tmp_path / "afternorm.v").write_text(tiny("axi")["afternorm.v"])
     run = subprocess.run(
