@@ -68,7 +68,12 @@ class Port:
         if self.uses:
             use = self.uses[-1]
             alike = (use.priority, use.banks) == (priority, banks)
-            if alike and width >= period and use.width >= use.period and use.end == first:
+            if (
+                alike
+                and width >= period
+                and use.width >= use.period
+                and use.first <= use.end == first
+            ):
                 use.end = end
                 return use
         use = Use(first, end, period, width, priority, banks)

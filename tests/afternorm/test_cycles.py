@@ -213,6 +213,14 @@ def test_ports_against_a_simulation_by_cycles(seed: int) -> None:
         assert next_free(port.others(2, 0, 1), last) == last
 
 
+def test_a_use_that_never_was_is_not_gone_on_with() -> None:
+    """One that shrank to its end before its first cycle leaves the next one whole."""
+    port = Port(Kernel())
+    port.announce(45, 50, 0).end = 35
+    port.announce(35, 70, 0)
+    assert next_free(port.others(1, 0), 35) == 70
+
+
 def program_of_transfers(rng: random.Random, config: Config) -> list[Instruction]:
     """Long loads, and what meets them at the ports, in whatever order it happens to run."""
     size, exponent = config.block, 2
