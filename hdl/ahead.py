@@ -2,7 +2,8 @@
 """A module that another process makes while this one makes what contains it.
 
 Amaranth is Python, and takes one core: what `hdl.once` shares among instances is
-of one piece, and nothing outside of it changes it.
+of one piece, and nothing outside of it changes it.  The process is not one of
+`afternorm.workers`, which import the caller's script once more.
 """
 
 import pickle

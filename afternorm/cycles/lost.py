@@ -41,7 +41,7 @@ def lost_slots(
 ) -> dict[str, int]:
     """Attribute idle slots.
 
-    A semaphore is taken to be signalled by one engine, as in all programs of the assembler.
+    A semaphore is whoever's signals it last before the one that waits, in the program's order.
 
     Parameters
     ----------
@@ -62,16 +62,10 @@ def lost_slots(
     dict
         Idle slots by whom they are lost to, in the order of `Lost`; their sum is `idle`.
     """
-    owners = {
-        semaphore: Lost[i.engine.name]
-        for i in program
-        if i.engine is not None
-        for semaphore in (*i.signals, *([] if i.early is None else [i.early]))
-    }
     latency = LEAVE_TO_OFFER + TILER_PERIOD + config.columns
     lefts = [p.left for p in passages if p.instruction.opcode != Opcode.SYNC]
     lost = dict.fromkeys(Lost, 0)
-    late = _late(passages, blocked, owners)
+    late = _late(passages, blocked, _owners(program))
     low, high, cause = next(late, (0, 0, Lost.FETCH))
     for (last, before), left in zip(gaps[1:], lefts[1:], strict=True):
         first, end = last + 1 - latency, min(before + 1 - latency, left)
@@ -87,10 +81,27 @@ def lost_slots(
     return {who.name.lower(): slots for who, slots in lost.items()}
 
 
+def _owners(program: Sequence[Instruction]) -> Iterator[dict[int, Lost]]:
+    """Whose the semaphores are that each instruction of the front end waits for."""
+    # What nobody signals before is the first one's who does.
+    owners = {semaphore: who for i in reversed(program) for semaphore, who in _signals(i).items()}
+    for i in program:
+        if i.engine == Engine.MATMUL:
+            yield {semaphore: owners[semaphore] for semaphore in i.waits}
+        owners |= _signals(i)
+
+
+def _signals(i: Instruction) -> dict[int, Lost]:
+    """The semaphores that an instruction signals, and its engine."""
+    if i.engine is None:
+        return {}
+    return dict.fromkeys((*i.signals, *([] if i.early is None else [i.early])), Lost[i.engine.name])
+
+
 def _late(
     passages: Iterable[Passage],
     blocked: Iterable[tuple[int, int, Engine]],
-    owners: dict[int, Lost],
+    owners: Iterator[dict[int, Lost]],
 ) -> Iterator[Interval]:
     """When and why the front end has nothing to let go, in the order of time."""
     queues = iter(blocked)
@@ -109,9 +120,10 @@ def _late(
             yield free, end, cause
             free = end
         cycle = p.entered + ENTER_TO_GRANT
+        signalling = next(owners)
         for semaphore in p.instruction.waits:
             token = p.tokens[semaphore]
             if token > cycle:
-                yield cycle, token, owners[semaphore]
+                yield cycle, token, signalling[semaphore]
                 cycle = token
         free = p.passed + 1

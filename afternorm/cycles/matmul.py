@@ -87,11 +87,10 @@ class Matmul(Unit):
                 go = max(go, self._go + t.tile_period)
             if tap_a and tile == 0 and continues:
                 go = max(go, self._tapped + t.tap_period)
-            start = go
             if tile == 0:
                 self.gaps.append((self._stream_end, go))
             if self.first_row < 0:
-                self.first_row = start + 1
+                self.first_row = go + 1
             self._stream(go, body, 0)
             if apart and not tap_b:
                 period = max(rows, width, t.tile_period)

@@ -57,7 +57,7 @@ class Checked:
     ) -> None:
         """Run a program and compare: its cycles, what each engine did in them, and who lost some.
 
-        Where all else is exact, so is to whom idle slots are lost, to a slot.
+        Where all else is exact, so is to whom each idle slot is lost.
         """
         words = (i.pack().to_bytes(INSTRUCTION_BYTES, "little") for i in program)
         self.device.write(0, b"".join(words))
@@ -77,8 +77,7 @@ class Checked:
             for name in ("busy", "waiting", "starved"):
                 pairs.append((f"{engine.name} {name}", getattr(time, name), getattr(counted, name)))
         if engines and all(predicted == counted_cycles for _, predicted, counted_cycles in pairs):
-            differ = [abs(slots - run.lost[who]) for who, slots in prediction.lost.items()]
-            assert max(differ) <= 1, f"{what}: {prediction.lost}, {run.lost}"
+            assert prediction.lost == run.lost, what
         for who, slots in prediction.lost.items() if engines else ():
             pairs.append((f"slots lost to {who}", slots, run.lost[who]))
         for name, predicted, counted_cycles in pairs:
