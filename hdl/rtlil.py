@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A component's RTLIL, as `amaranth.back.rtlil.convert` makes it but for two things.
+"""A component's RTLIL, as `amaranth.back.rtlil.convert` makes it but for three things.
 
 The text of a memory of zeros is without its contents, which would be longer than
-all the rest: what reads a word first wrote it.  And a module that is made once
-for many instances has ports for clock and reset even if it uses none.
+all the rest: what reads a word first wrote it.  A module that is made once
+for many instances has ports for clock and reset even if it uses none.  And
+combinational loops are looked for in less time.
 """
 
 import re
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockDomain, Fragment, Value
+from amaranth.hdl import ClockDomain, Fragment, Value, _ir
 from amaranth.hdl._ast import SignalDict
-from amaranth.hdl._ir import PortDirection, build_netlist
+from amaranth.hdl._ir import PortDirection
+from amaranth.hdl._nir import Net, Netlist, Part
 from amaranth.lib import wiring
 
 _MEMORY = re.compile(
@@ -36,6 +38,36 @@ class _ModuleEmitter(rtlil.ModuleEmitter):
     def emit_memory(self, cell_idx, cell):
         if any(cell.init):
             super().emit_memory(cell_idx, cell)
+
+
+class _Selection:
+    """A `Part` whose bits depend on the first of them, and this one on what each does."""
+
+    def __init__(self, index, part):
+        self.index = index
+        self.part = part
+
+    def output_nets(self, index):
+        return self.part.output_nets(index)
+
+    def comb_edges_to(self, bit):
+        if bit == 0:
+            return self.part.comb_edges_to(0)
+        return ((Net.from_cell(self.index, 0), self.part.src_loc),)
+
+
+class _Netlist(Netlist):
+    def check_comb_cycles(self):
+        """Goes through what a variable selects from once, not once for each bit of it: on large
+        machines that is half of the check.
+        """
+        cells = self.cells
+        self.cells = [
+            _Selection(index, cell) if isinstance(cell, Part) else cell
+            for index, cell in enumerate(cells)
+        ]
+        super().check_comb_cycles()
+        self.cells = cells
 
 
 def flat_ports(component: wiring.Component) -> Ports:
@@ -63,8 +95,8 @@ def convert(component: wiring.Component, *, name: str, clocked: bool = False) ->
         clock = {"clk": (sync.clk, PortDirection.Input), "rst": (sync.rst, PortDirection.Input)}
         # An instance cannot connect a port of no bits.
         ports = clock | {port: its for port, its in ports.items() if len(its[0])}
+    netlist = _netlist(fragment.prepare(ports=ports, hierarchy=(name,)))
     # From here on as in `amaranth.back.rtlil.convert_fragment`.
-    netlist = build_netlist(fragment, ports=ports, name=name)
     empty = rtlil.EmptyModuleChecker(netlist)
     design = rtlil.Design(emit_src=False)
     for index, module in enumerate(netlist.modules):
@@ -72,6 +104,19 @@ def convert(component: wiring.Component, *, name: str, clocked: bool = False) ->
             builder = design.module(".".join(module.name), src_loc=module.src_loc)
             _ModuleEmitter(builder, netlist, module, SignalDict(), empty_checker=empty).emit()
     return {match[1]: match[2] for match in _MODULE.finditer(_ATTRIBUTE.sub("", str(design)))}
+
+
+def _netlist(design: _ir.Design) -> _Netlist:
+    """As in `amaranth.hdl._ir.build_netlist`."""
+    netlist = _Netlist()
+    _ir._emit_netlist(netlist, design, all_undef_to_ff=False)
+    netlist.check_comb_cycles()
+    netlist.resolve_all_nets()
+    _ir._compute_net_flows(netlist)
+    _ir._compute_ports(netlist)
+    _ir._compute_ionet_dirs(netlist)
+    _ir._compute_io_ports(netlist, design.ports)
+    return netlist
 
 
 def ignore_collisions(design: str) -> str:
