@@ -2,10 +2,12 @@
 """Speed of the simulation: cocotb against a bare loop in C++, with the same Verilog and program.
 
 Both get the same DRAM and start the same programs through the host port: one that loads what
-stays in the tiles, then the same step many times, of which the fastest counts.  They take
-turns, as a machine that others use too is not equally fast for long.
+stays in the tiles, then the same step many times.  They take turns, as a machine that others use
+too is not equally fast for long: the fastest step of each is what it can do, and the median of the
+turns' ratios what cocotb costs.
 """
 
+import statistics
 import subprocess
 import tempfile
 import time
@@ -36,10 +38,15 @@ _COLUMNS = ("driven by", "cycles", "seconds", "cycles/s", "of the loop")
 
 @dataclass(frozen=True)
 class Speed:
-    """The fastest run of a program: its cycles as the machine counts them, and wall time."""
+    """A run of a program: its cycles as the machine counts them, and wall time."""
 
     cycles: int
     seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Cycles a second."""
+        return self.cycles / self.seconds
 
 
 @dataclass(frozen=True)
@@ -73,26 +80,28 @@ def bench_simulation(subject: Subject, *, threads: int = 1) -> BenchResult:
     with progress("building the bare loop"):
         program = build_loop(config, threads=threads)
     with progress("simulating"):
-        repeats, runs = _speeds(config, threads, program, work)
-    bare, cocotb = runs["C++ loop"], runs["cocotb"]
+        turns = _turns(config, threads, program, work)
+    cocotb, bare = (min(runs, key=lambda run: run.seconds) for runs in zip(*turns, strict=True))
     if bare.cycles != cocotb.cycles:
         raise SimulationError(
             f"the bare loop counted {bare.cycles} cycles and cocotb {cocotb.cycles}"
         )
     on = f"{simulator_version('verilator')} on {threads} thread{'s' * (threads > 1)}"
-    result = subject.result("simulation", f"{on}, an encoder's program, the best of {repeats}")
-    rates = {name: run.cycles / run.seconds for name, run in runs.items()}
+    result = subject.result("simulation", f"{on}, an encoder's program, the best of {len(turns)}")
+    share = statistics.median(loop.seconds / device.seconds for device, loop in turns)
     result.tables.append(
         Table(
             "speed of the simulation",
             _COLUMNS,
             [
-                (name, run.cycles, run.seconds, rates[name], rates[name] / rates["C++ loop"])
-                for name, run in runs.items()
+                (name, run.cycles, run.seconds, run.rate, of_loop)
+                for name, run, of_loop in (("cocotb", cocotb, share), ("C++ loop", bare, 1.0))
             ],
         )
     )
-    curves: dict[str, list[tuple[Label, float]]] = {"speed": list(rates.items())}
+    result.notes.append("of the loop: the median of runs one after the other")
+    speeds: list[tuple[Label, float]] = [("cocotb", cocotb.rate), ("C++ loop", bare.rate)]
+    curves: dict[str, list[tuple[Label, float]]] = {"speed": speeds}
     result.panels.append(Panel(result.title, "", "cycles a second", curves, bars=True))
     return result
 
@@ -114,12 +123,9 @@ def _work(config: Config, seed: int) -> _Work:
     return _Work(bytes(image), 0, step)
 
 
-def _speeds(
-    config: Config, threads: int, program: Path, work: _Work
-) -> tuple[int, dict[str, Speed]]:
-    """How often the step was run; the fastest of the simulation as it is used, and of the loop."""
-    cocotb: list[Speed] = []
-    bare: list[Speed] = []
+def _turns(config: Config, threads: int, program: Path, work: _Work) -> list[tuple[Speed, Speed]]:
+    """Runs of the step by the simulation as it is used, each with one by the loop behind it."""
+    turns: list[tuple[Speed, Speed]] = []
     for _ in range(PROCESSES):
         with (
             RtlDevice(config, work.image, threads=threads) as device,
@@ -129,14 +135,10 @@ def _speeds(
             loop.run(work.prepare)
             end = time.perf_counter() + SECONDS
             while True:
-                cocotb.append(_device_speed(device, work.step))
-                bare.append(loop.run(work.step))
+                turns.append((_device_speed(device, work.step), loop.run(work.step)))
                 if time.perf_counter() > end:
                     break
-    return len(bare), {
-        "cocotb": min(cocotb, key=lambda run: run.seconds),
-        "C++ loop": min(bare, key=lambda run: run.seconds),
-    }
+    return turns
 
 
 def _device_speed(device: RtlDevice, program: int) -> Speed:
