@@ -89,19 +89,18 @@ def bench_simulation(subject: Subject, *, threads: int = 1) -> BenchResult:
     on = f"{simulator_version('verilator')} on {threads} thread{'s' * (threads > 1)}"
     result = subject.result("simulation", f"{on}, an encoder's program, the best of {len(turns)}")
     share = statistics.median(loop.seconds / device.seconds for device, loop in turns)
+    drivers = (("cocotb", cocotb, share), ("C++ loop", bare, 1.0))
     result.tables.append(
         Table(
             "speed of the simulation",
             _COLUMNS,
-            [
-                (name, run.cycles, run.seconds, run.rate, of_loop)
-                for name, run, of_loop in (("cocotb", cocotb, share), ("C++ loop", bare, 1.0))
-            ],
+            [(name, run.cycles, run.seconds, run.rate, of_loop) for name, run, of_loop in drivers],
         )
     )
     result.notes.append("of the loop: the median of runs one after the other")
-    speeds: list[tuple[Label, float]] = [("cocotb", cocotb.rate), ("C++ loop", bare.rate)]
-    curves: dict[str, list[tuple[Label, float]]] = {"speed": speeds}
+    curves: dict[str, list[tuple[Label, float]]] = {
+        "speed": [(name, run.rate) for name, run, _ in drivers]
+    }
     result.panels.append(Panel(result.title, "", "cycles a second", curves, bars=True))
     return result
 

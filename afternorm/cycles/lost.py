@@ -101,14 +101,14 @@ def _signals(i: Instruction) -> dict[int, Lost]:
 def _late(
     passages: Iterable[Passage],
     blocked: Iterable[tuple[int, int, Engine]],
-    owners: Iterator[dict[int, Lost]],
+    owners: Iterable[dict[int, Lost]],
 ) -> Iterator[Interval]:
     """When and why the front end has nothing to let go, in the order of time."""
     queues = iter(blocked)
     delay = FIFO + ENTER_TO_GRANT
     full = next(queues, None)
     free = 0
-    for p in passages:
+    for p, signalling in zip(passages, owners, strict=True):
         while free <= p.entered:
             while full is not None and full[1] + delay <= free:
                 full = next(queues, None)
@@ -120,7 +120,6 @@ def _late(
             yield free, end, cause
             free = end
         cycle = p.entered + ENTER_TO_GRANT
-        signalling = next(owners)
         for semaphore in p.instruction.waits:
             token = p.tokens[semaphore]
             if token > cycle:
