@@ -66,8 +66,8 @@ def generate(config: Config, *, wrapper: Wrapper = "axi") -> dict[str, str]:
     """
     config.check_rtl()
     component = AxiAccelerator(config=config) if wrapper == "axi" else Accelerator(config=config)
-    description = describe(component, config, wrapper=wrapper)
     with ahead(Tile, config=config):
+        description = describe(component, config, wrapper=wrapper)
         verilog = emit(component, name=TOP)
     files = {
         f"{TOP}.v": verilog,

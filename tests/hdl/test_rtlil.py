@@ -1,10 +1,12 @@
 # amaranth: UnusedElaboratable=no
 # SPDX-License-Identifier: Apache-2.0
-"""RTLIL: combinational loops are found."""
+"""RTLIL: combinational loops are found, and Amaranth is left as it was."""
+
+from contextlib import suppress
 
 import pytest
 from amaranth.hdl import Module
-from amaranth.hdl._nir import CombinationalCycle
+from amaranth.hdl._nir import CombinationalCycle, Net, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,3 +34,13 @@ def test_a_loop_through_a_selection_is_found(bit: int) -> None:
         convert(Feedback(bit=bit, domain="comb"), name="top")
     body = convert(Feedback(bit=bit, domain="sync"), name="top", clocked=True)["top"]
     assert "$dff" in body
+
+
+@pytest.mark.parametrize("domain", ["comb", "sync"])
+def test_elsewhere_amaranth_checks_bits(domain: str) -> None:
+    with suppress(CombinationalCycle):
+        convert(Feedback(bit=0, domain=domain), name="top", clocked=True)
+    bit = Net.from_const(1)
+    assert Value([bit, bit])[1:] == Value(bit)
+    with pytest.raises(AssertionError):
+        Value([1])
